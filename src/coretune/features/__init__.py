@@ -1,0 +1,51 @@
+"""Features: what is measured on each row alone by running something costly. One measurement a file.
+
+A feature is a frozen, hashable dataclass. Its fields are what the measurement depends on, and so its address in the
+store; a field with `metadata=place()` says where something lies (a folder, a URL) and is left out of the address,
+which holds the digest of what lies there instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from coretune.pool import Example
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a feature gives for some examples: `values (m, ...)`, row j for example j, and boolean `marks` `(m,)`.
+
+    A mark counts something that happened to a row (`truncated`); the lab stores marks beside the values and reports
+    how many rows have each.
+    """
+
+    values: np.ndarray
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+Measure = Callable[[Sequence[Example]], Measured]
+
+
+@runtime_checkable
+class FeatureSpec(Protocol):
+    """A measurement as data. `version` is raised by hand when the values change for the same fields."""
+
+    version: ClassVar[int]
+
+    def resolved(self) -> Self:
+        """The same measurement with nothing left open: weights by digest, precision and length limit as numbers."""
+        ...
+
+    def load(self) -> Measure:
+        """Do the costly part once (load the model); the result measures any examples, each on its own."""
+        ...
+
+
+def place() -> dict[str, Any]:
+    """Field metadata for what says where something lies, not what it is: left out of a feature's address."""
+    return {"place": True}

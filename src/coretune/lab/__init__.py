@@ -1,0 +1,223 @@
+"""The lab: everything costly goes through it, and it remembers. Features of pools, and arithmetic that is dear."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import time
+from builtins import map as in_process
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from coretune import store as stored
+from coretune.errors import CoretuneError, Unmeasurable
+from coretune.features import FeatureSpec
+from coretune.lab.feature import Feature
+from coretune.lab.gathering import gathered, join_loose, look_up
+from coretune.lab.shards import Shard, Work, measure_shard, release, shard_rows, this_process
+from coretune.lab.stages import Clock, Stage, peak_is_exact
+from coretune.pool import Pool
+from coretune.shapes import Int64
+from coretune.store.digests import function_name, spec_words, words
+from coretune.store.kept import read_result, write_result
+from coretune.store.keys import first_of_each
+
+__all__ = ["Feature", "Lab", "Stage", "peak_is_exact", "release"]
+
+Engine = Callable[..., Iterable[Any]]
+Progress = Callable[[str, int, int | None], None]
+Result = TypeVar("Result")
+
+JOIN_AFTER = 256  # shards that may lie loose before they are joined, while others are measured
+
+
+class Lab:
+    """Measures through an engine, and remembers in a store.
+
+    `store` is a folder (default `default_store()`); `map` is the engine, any function with the signature of the
+    builtin `map` that keeps the order; `progress(stage, done, total)` is called as rows are measured. `stages` says
+    what everything cost, `measured` lists the features handed out, with their resolved specs.
+    """
+
+    def __init__(
+        self, store: Path | None = None, *, map: Engine = in_process, progress: Progress | None = None
+    ) -> None:
+        self.store = stored.default_store() if store is None else Path(store)
+        self.map = map
+        self.progress = progress
+        self.measured: list[tuple[FeatureSpec, Feature]] = []
+        self._clock = Clock()
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages that are over, in the order in which they ended."""
+        return self._clock.stages
+
+    def stage(self, name: str) -> AbstractContextManager[Stage]:
+        """A stage around a block: it gets the block's seconds and memory, and what the block sets."""
+        return self._clock.stage(name)
+
+    def features(self, spec: FeatureSpec, pool: Pool, rows: Int64[np.ndarray, " k"] | None = None) -> Feature:
+        """The feature of a pool, or of some of its rows (row j is then `rows[j]`); what is stored is not measured.
+
+        What is missing is measured once, in pool order, in shards that are stored as they finish: after an error, a
+        Ctrl-C or a kill, the same call goes on where it stopped. Raises `Unmeasurable` where candidates have values
+        that are not finite (which stay stored), `CoretuneError` naming the rows where measuring fails, `FolderError`
+        where the store cannot be written, and `ValueError` for a spec that has no address.
+        """
+        name = title(spec)
+        with self.stage(name) as stage:
+            asked = slice(None) if rows is None else _rows_of(pool, rows)
+            keys = pool.keys[asked]
+            resolved = spec.resolved()
+            said = spec_words(resolved)
+            place, step = stored.place_of(self.store, stored.FEATURES, said), shard_rows(resolved)
+            arrays, which, _ = look_up(place, keys)
+            absent = np.flatnonzero(which < 0)
+            missing = absent[first_of_each(keys[absent])]
+            if len(missing):
+                stored.describe(place, said)
+                self._measure(stage, resolved, place, pool, np.sort(_pool_rows(asked, missing)))
+            if len(missing) or sum(len(each) <= step for each in arrays) > 1:
+                join_loose(place, max(step, len(missing)))
+            feature = gathered(place, keys)
+            stored.touch(place)
+            _fill(stage, feature, stored_rows=len(keys) - len(absent), copies=len(absent) - len(missing))
+        barred = np.flatnonzero(~feature.finite & pool.candidates[asked])
+        if len(barred):
+            raise Unmeasurable(_pool_rows(asked, barred), f"non-finite feature {name}", pool)
+        self.measured.append((resolved, feature))
+        return feature
+
+    def keep(self, fn: Callable[..., Result], *inputs: Any, **options: Any) -> Result:
+        """`fn(*inputs, **options)`, remembered by the function's name and `version` and the content of what goes in.
+
+        Inputs are numbers, text, arrays, tuples, frozen dataclasses, pools, features and generators; a generator is
+        left where the computation would have left it. The result holds arrays, numbers, text, or frozen dataclasses
+        of them. Raises `ValueError` for a function without a lasting name, and for inputs or results of other kinds.
+        """
+        bound = inspect.signature(fn).bind(*inputs, **options)
+        bound.apply_defaults()
+        said = {
+            "function": function_name(fn),
+            "version": getattr(fn, "version", None),
+            "inputs": [words(each) for each in bound.args],
+            "options": {name: words(each) for name, each in bound.kwargs.items()},
+        }
+        place = stored.place_of(self.store, stored.KEPT, said)
+        rngs = [each for each in (*inputs, *options.values()) if isinstance(each, np.random.Generator)]
+        size = next((len(each) for each in inputs if isinstance(each, np.ndarray | Feature | Pool)), 0)
+        with self.stage(fn.__name__.replace("_", " ")) as stage:
+            held = read_result(place)
+            if held is None:
+                stage.rows = size
+                result = fn(*inputs, **options)
+                stored.describe(place, said)
+                write_result(place, (result, tuple(map(_state, rngs))))
+                return result
+            stage.stored = size
+            stored.touch(place)
+            result, states = held[0]
+            for rng, state in zip(rngs, states, strict=True):
+                _set_state(rng, state)
+            return result
+
+    def _measure(self, stage: Stage, spec: FeatureSpec, place: Path, pool: Pool, rows: Int64[np.ndarray, " m"]) -> None:
+        """Measure these rows in shards, through the engine; every shard is stored by whoever measures it."""
+        step = shard_rows(spec)
+        starts = range(0, len(rows), step)
+        examples = (pool.examples(rows[start : start + step]) for start in starts)
+        work = Work(spec, place, this_process(), time.time_ns())
+        peaks: dict[str, int] = {}
+        self._tell(stage.name, 0, len(rows))
+        shards = iter(self.map(partial(measure_shard, work), range(len(starts)), examples))
+        try:
+            for number, start in enumerate(starts):
+                shard: Shard = _next(shards, stage.name, rows[start : start + step])
+                stage.rows += shard.rows
+                stage.bytes += shard.bytes
+                peaks[shard.process] = max(peaks.get(shard.process, 0), shard.peak_memory_bytes)
+                self._tell(stage.name, stage.rows, len(rows))
+                if number % JOIN_AFTER == JOIN_AFTER - 1:
+                    join_loose(place, step)
+        finally:
+            close = getattr(shards, "close", None)
+            if close is not None:
+                close()
+        stage.peak_memory_bytes += sum(peak for process, peak in peaks.items() if process != work.driver)
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+
+def title(spec: FeatureSpec) -> str:
+    """What a feature is called in stages and messages: `embedding minilm`, its class and its first field, if text."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(spec).__name__).lower()
+    fields = dataclasses.fields(spec) if dataclasses.is_dataclass(spec) else ()
+    first = getattr(spec, fields[0].name) if fields else None
+    return f"{name} {Path(first).name or first}" if isinstance(first, str) else name
+
+
+def _rows_of(pool: Pool, rows: Any) -> Int64[np.ndarray, " k"]:
+    """Rows of a pool, checked."""
+    asked = np.asarray(rows)
+    if asked.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if asked.ndim != 1 or asked.dtype.kind not in "iu":
+        raise ValueError(f"rows are asked as {asked.dtype} {asked.shape}; give row numbers, one axis of integers")
+    if asked.min() < 0 or asked.max() >= len(pool):
+        raise ValueError(f"rows {asked.min()} to {asked.max()} asked of a pool with {len(pool)} rows")
+    return asked.astype(np.int64)
+
+
+def _pool_rows(asked: np.ndarray | slice, places: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """The pool rows at these places of what is asked; a slice stands for the whole pool."""
+    return places if isinstance(asked, slice) else asked[places]
+
+
+def _next(shards: Any, name: str, rows: Int64[np.ndarray, " m"]) -> Shard:
+    """The next shard from the engine; an error names the rows it was to measure."""
+    span = f"rows {rows[0]} to {rows[-1]} ({len(rows)} rows) of {name}"
+    try:
+        shard: Shard = next(shards)
+        return shard
+    except StopIteration as error:
+        raise CoretuneError(f"the engine gave no result for {span}; a `map` gives one for every item") from error
+    except CoretuneError as error:
+        error.add_note(f"while measuring {span}")
+        raise
+    except Exception as error:
+        raise CoretuneError(
+            f"{span} could not be measured: {type(error).__name__}: {error}. "
+            "What was measured before is stored: mend this and run again to go on"
+        ) from error
+
+
+def _fill(stage: Stage, feature: Feature, *, stored_rows: int, copies: int) -> None:
+    """Say in a stage what was found, and how many rows have each mark."""
+    stage.stored = stored_rows
+    stage.counts.update({name: int(flags.sum()) for name, flags in feature.marks.items()})
+    not_finite = len(feature) - int(feature.finite.sum())
+    stage.counts.update({name: count for name, count in (("copies", copies), ("not finite", not_finite)) if count})
+
+
+def _state(rng: np.random.Generator) -> dict[str, Any]:
+    """Where a generator stands, as what a kept result can hold."""
+    seed = rng.bit_generator.seed_seq
+    spawned = seed.n_children_spawned if isinstance(seed, np.random.SeedSequence) else 0
+    return {"state": dict(rng.bit_generator.state), "spawned": spawned}
+
+
+def _set_state(rng: np.random.Generator, state: dict[str, Any]) -> None:
+    """Bring a generator where `_state` found it."""
+    rng.bit_generator.state = state["state"]
+    seed = rng.bit_generator.seed_seq
+    if isinstance(seed, np.random.SeedSequence) and state["spawned"] > seed.n_children_spawned:
+        seed.spawn(state["spawned"] - seed.n_children_spawned)

@@ -1,0 +1,124 @@
+"""A feature of a pool as a handle: row i is example i, and what is not asked for is not in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from coretune.shapes import Bool, Int32, Int64
+from coretune.store.arrays import KeyedArray, same_form
+from coretune.store.digests import array_digest, digest
+
+BLOCK_ROWS = 8192
+
+
+class Feature:
+    """The measured values of some rows, on disk. `rows`, `blocks` and `array` give fresh arrays that may be written to.
+
+    `which` and `place` say in which stored array, and where in it, each row lies.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        keys: np.ndarray,
+        arrays: Sequence[KeyedArray],
+        which: Int32[np.ndarray, " n"],
+        place: Int64[np.ndarray, " n"],
+    ) -> None:
+        self.address = address
+        self._keys = keys
+        used = np.unique(which)
+        self._arrays: list[KeyedArray] = [arrays[number] for number in used]
+        self._data = [each.data() for each in self._arrays]
+        self._which = np.searchsorted(used, which).astype(np.int32) if len(used) > 1 else None
+        one = len(used) == 1 and len(self._arrays[0]) == len(place)
+        self._place = None if one and np.array_equal(place, np.arange(len(place))) else place
+        self._finite = [each.finite() for each in self._arrays]
+        self._marks = [{name: each.mark(name) for name in each.marks} for each in self._arrays]
+        form = same_form(self._arrays or list(arrays), address) if arrays else (np.dtype(np.float32), ())
+        self.dtype: np.dtype[Any] = form[0]
+        self.shape: tuple[int, ...] = (len(keys), *form[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Feature({self.address}, {self.dtype} {self.shape})"
+
+    @property
+    def ndim(self) -> int:
+        """How many axes the values have: 1 for a number a row."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all values."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of what was measured of which rows, in order."""
+        return digest({"feature": self.address, "rows": array_digest(self._keys)})
+
+    def rows(self, rows: Int64[np.ndarray, " k"] | Sequence[int] | slice) -> np.ndarray:
+        """The values `(k, ...)` of these rows (numbers, a mask or a slice, as in numpy), in this order."""
+        return self._read(self._data, rows, self.dtype, self.shape[1:])
+
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+        """All values in order, `size` rows at a time."""
+        if size < 1:
+            raise ValueError(f"blocks of {size} rows asked; a block has at least one row")
+        for start in range(0, len(self), size):
+            yield self.rows(slice(start, min(start + size, len(self))))
+
+    def array(self) -> np.ndarray:
+        """All values as one array `(n, ...)`; where they lie on disk in this order, its pages are read when used."""
+        if self._place is None:
+            with contextlib.suppress(FileNotFoundError):  # joined with others meanwhile: read what is still mapped
+                return self._arrays[0].data("c")
+        return self.rows(slice(0, len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a feature lies on disk, so an array of it is always a copy")
+        values = self.array()
+        return values if dtype is None else np.array(values, dtype=dtype, copy=None)
+
+    @cached_property
+    def marks(self) -> Mapping[str, Bool[np.ndarray, " n"]]:
+        """For each mark, which rows have it."""
+        names = sorted({name for marks in self._marks for name in marks})
+        return {name: self._flags([marks.get(name) for marks in self._marks], absent=False) for name in names}
+
+    @cached_property
+    def finite(self) -> Bool[np.ndarray, " n"]:
+        """Which rows have only finite values."""
+        return self._flags(self._finite, absent=True)
+
+    def _flags(self, flags: Sequence[np.ndarray | None], *, absent: bool) -> Bool[np.ndarray, " n"]:
+        """Flags of the stored arrays as flags of the rows; an array without any counts as `absent`."""
+        held = [
+            np.full(len(array), absent) if flag is None else flag
+            for array, flag in zip(self._arrays, flags, strict=True)
+        ]
+        return self._read(held, slice(0, len(self)), np.dtype(bool), ())
+
+    def _read(self, held: Sequence[np.ndarray], rows: Any, dtype: np.dtype[Any], width: tuple[int, ...]) -> np.ndarray:
+        """A fresh array of these rows, from arrays that are aligned with the stored ones."""
+        asked = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(asked, slice) and asked.size == 0:
+            asked = asked.astype(np.int64)
+        place = asked if self._place is None else self._place[asked]
+        if self._which is None and held:
+            return held[0][place].copy() if isinstance(place, slice) else held[0][place]
+        which = np.empty(0, dtype=np.int32) if self._which is None else self._which[asked]
+        out = np.empty((len(which), *width), dtype=dtype)
+        for number in np.unique(which):
+            here = which == number
+            out[here] = held[number][place[here]]  # type: ignore[index]
+        return out

@@ -1,0 +1,116 @@
+"""Examples of every feature, for the laws: a new feature gets a line in `examples`.
+
+`make(folder)` gives a spec; `folder` is an empty folder in which it may put what it needs. `models` marks examples that
+need the real embedded models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tests.made_pools import HashedWords
+from tests.tiny_features import Hashed, Letters
+
+from coretune.pool import SCHEMA, Message, Pool, content_key
+
+
+@dataclass(frozen=True)
+class Case:
+    """A feature's example: its name in test reports, and how to make it."""
+
+    name: str
+    make: Callable[[Path], Any]
+    models: bool = False
+
+
+def examples() -> list[Case]:
+    """Examples of every feature; the first ones are made for tests, so that the laws are never without any."""
+    from coretune.features.answer_tokens import AnswerTokens
+    from coretune.features.embedding import Embedding
+    from coretune.features.length import Length
+
+    return [
+        Case("hashed", lambda folder: Hashed(width=3)),
+        Case("letters", lambda folder: Letters()),
+        Case("hashed words", lambda folder: HashedWords(width=8)),
+        Case("answer tokens", lambda folder: AnswerTokens(str(_tokenizer(folder)))),
+        Case("length of answer", lambda folder: Length()),
+        Case("length of prompt", lambda folder: Length("prompt")),
+        Case("embedding mean", lambda folder: Embedding(str(_causal_model(folder)), precision="float32")),
+        Case("embedding last, cut", lambda folder: Embedding(str(_causal_model(folder)), pooling="last", long="cut")),
+        Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
+        Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
+    ]
+
+
+def _tokenizer(folder: Path) -> Path:
+    """A small tokenizer with a chat template, saved as a model folder has it."""
+    from tests.made_tokenizers import tokenizer_for
+
+    tokenizer_for("qwen2_5").save_pretrained(folder)
+    return folder
+
+
+def _causal_model(folder: Path) -> Path:
+    """A causal language model of two layers with random weights, and a window of 64 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    logging.disable_progress_bar()
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return _tokenizer(folder)
+
+
+def varied_pool() -> Pool:
+    """Rows of every kind: short and long, other scripts, turns, tools, no answer, copies under other names."""
+    long = " ".join(f"word{i % 37}" for i in range(700))
+    talks: list[list[Message]] = [
+        [Message("user", "What is two plus two?"), Message("assistant", "Four.")],
+        [Message("user", "Q"), Message("assistant", "A")],
+        [Message("user", long), Message("assistant", "Short.")],
+        [Message("user", "Tell me everything."), Message("assistant", long)],
+        [Message("user", long), Message("assistant", long + " and more")],
+        [Message("user", "没有问题吗？"), Message("assistant", "没有。" * 20)],
+        [Message("user", "é\u0301 👩‍🚀 \u202e"), Message("assistant", "ß\tﬃ\n\n")],
+        [Message("system", "Be brief."), Message("user", "Why?"), Message("assistant", "Because.")],
+        [Message("user", "One?"), Message("assistant", "1"), Message("user", "Two?"), Message("assistant", "2")],
+        [Message("user", "One?"), Message("assistant", "1"), Message("user", "And then?")],
+        [Message("user", "Nobody answers.")],
+        [Message("user", "An empty answer."), Message("assistant", "")],
+        [Message("user", ""), Message("assistant", "An answer to nothing.")],
+        *(
+            [Message("user", f"Item {i}: " + "more " * i), Message("assistant", f"Answer {i} " + "so " * (i * 7 % 23))]
+            for i in range(14)
+        ),
+    ]
+    talks.append(talks[0])  # a copy
+    talks.append(talks[4])
+    rows = [
+        {
+            "id": f"row {row}",
+            "file": "made",
+            "line": row + 1,
+            "raw": b"{}",
+            "key": content_key(talk),
+            "messages": [{"role": turn.role, "content": turn.content, "extra": None} for turn in talk],
+            "tools": None,
+            "source": f"source {row % 3}",
+            "lang": None,
+        }
+        for row, talk in enumerate(talks)
+    ]
+    return Pool(pa.table([pa.array([row[each.name] for row in rows], each.type) for each in SCHEMA], schema=SCHEMA))
