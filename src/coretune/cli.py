@@ -1,0 +1,231 @@
+"""The command line: reads what was asked, calls the library, and says what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from coretune import methods, terminal
+from coretune.command_options import asked_method, flag_of, options_class, options_of, parse_columns, read_template
+from coretune.errors import CoretuneError
+from coretune.runs import Request, carry_out
+from coretune.terminal import say
+
+INTERRUPTED = 130
+
+Pools = Annotated[
+    list[str],
+    Parameter(help="A file, a folder, a glob, several of them, `-` for standard input, or a hub dataset id."),
+]
+Columns = Annotated[
+    list[str] | None,
+    Parameter(help="Which columns hold what, as FIELD=COLUMN: prompt=Question,completion='Best Answer'."),
+]
+Template = Annotated[
+    str | None,
+    Parameter(
+        help="A chat template for a model that has none: a Jinja file, or `plain` for prompt, blank line, answer."
+    ),
+]
+Store = Annotated[Path | None, Parameter(help="Where measurements are kept; by default the user's cache.")]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command line; ends the process with 0, with 2 where it could not be done, with 130 where interrupted."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    terminal.listen()
+    try:
+        _app(tokens)(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        terminal.complain(f"{error}\nsee: coretune {tokens[0] if tokens else ''} --help")
+        sys.exit(2)
+    except (CoretuneError, ValueError) as error:
+        terminal.complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        terminal.complain("interrupted; what was measured is kept, the same command goes on from there")
+        sys.exit(INTERRUPTED)
+
+
+def _app(tokens: Sequence[str]) -> App:
+    """The commands; that of `select` depends on the method that is asked for."""
+    app = App(
+        name="coretune",
+        help="Which part of an instruction-tuning pool is worth tuning on, chosen by any published method.",
+        help_format="plaintext",
+        version_flags=["--version"],
+    )
+    app.command(check)
+    app.command(_select_command(tokens), name="select")
+    app.command(list_methods, name="methods")
+    app.command(report)
+    app.command(run)
+    cache = App(name="cache", help="What has been measured and kept: list it, or prune it.")
+    cache.default(list_store)
+    cache.command(prune)
+    app.command(cache)
+    return app
+
+
+def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
+    """`coretune select` with the options of the method that is asked for: read first, then the signature is built."""
+    name = asked_method(tokens)
+
+    def select(  # noqa: PLR0913 - the flags of a command
+        pool: Pools,
+        /,
+        *,
+        method: Annotated[str, Parameter(help="The method, by name (coretune methods), or package.module:Class.")],
+        budget: Annotated[str, Parameter(help="5% or 1000 rows; 5%-tokens or 200k-tokens answer tokens.")],
+        out: Annotated[Path, Parameter(help="The run folder to make.")],
+        model: Annotated[
+            str | None, Parameter(help="The model to be tuned: its template counts answer tokens.")
+        ] = None,
+        template: Template = None,
+        embedder: Annotated[str | None, Parameter(help="The encoder, for methods that embed.")] = None,
+        target: Annotated[str | None, Parameter(help="A file of examples of the task, for targeted methods.")] = None,
+        seed: Annotated[int, Parameter(help="Everything random follows from it.")] = 0,
+        columns: Columns = None,
+        dedup: Annotated[bool, Parameter(help="Choose no exact copy of an earlier row.", negative="")] = False,
+        format: Annotated[
+            Literal["messages", "alpaca", "sharegpt", "parquet"] | None,
+            Parameter(help="Convert the chosen records; by default they come out as they came in."),
+        ] = None,
+        workers: Annotated[int, Parameter(help="How many workers measure at once.")] = 1,
+        store: Store = None,
+        overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
+        options: Any = None,
+    ) -> None:
+        """Choose the part of a pool that a method finds worth tuning on, within a budget, and say why."""
+        given = {"model": model, "embedder": embedder, "target": target}
+        request = Request(
+            inputs=tuple(pool),
+            method=method,
+            budget=budget,
+            options=options_of(method, options, given),
+            seed=seed,
+            model=model,
+            template=read_template(template),
+            columns=parse_columns(columns),
+            dedup=dedup,
+            format=format,
+        )
+        _carry_out(request, out, workers, store, overwrite)
+
+    kind = options_class(name) if name else None
+    parameter = Parameter(parse=False)
+    if name is not None and kind is not None:
+        parameter = Parameter(name=f"--{flag_of(name)}", group=f"Options of {name}")
+    select.__annotations__["options"] = Annotated[kind | None if kind else Any, parameter]
+    return select
+
+
+def _carry_out(request: Request, out: Path, workers: int, store: Path | None, overwrite: bool) -> None:
+    """Carry a request out, with progress, and say what came out."""
+    from coretune.engines import engine_for
+    from coretune.lab import Lab
+
+    with terminal.Watch().shown() as watch, engine_for(workers) as engine:
+        lab = Lab(store, map=engine, progress=watch)
+        done = carry_out(request, out, lab, overwrite=overwrite)
+    if done.outcome is None:
+        say(f"{out} holds this run already, complete; nothing was done. Its report: {out / 'report.html'}")
+        return
+    terminal.show_stages(lab.stages)
+    say()
+    terminal.show_outcome(done)
+
+
+def run(
+    file: Annotated[Path, Parameter(help="The run.toml of a run folder.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The run folder to make.")],
+    workers: Annotated[int, Parameter(help="How many workers measure at once.")] = 1,
+    store: Store = None,
+    overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
+) -> None:
+    """Repeat a run from its run.toml: the same pool, method, options, budget and seed."""
+    _carry_out(Request.read(file), out, workers, store, overwrite)
+
+
+def list_methods() -> None:
+    """List the methods: what each is, what it needs, what it costs, which paper."""
+    for name in methods.names():
+        card = methods.card(name)
+        terminal.heading(name, card.idea)
+        for label, text in (("needs", card.needs), ("costs", card.costs), ("paper", card.paper)):
+            say(f"    {label}: {text}")
+    say("\nOptions of one: coretune select --method NAME --help")
+
+
+def check(
+    pool: Pools,
+    /,
+    *,
+    model: Annotated[str | None, Parameter(help="The model to be tuned: adds token counts, cuts and a mask.")] = None,
+    template: Template = None,
+    columns: Columns = None,
+) -> None:
+    """Say what to know of a pool before anything is spent: formats, rejects, lengths, copies, masks."""
+    from coretune.check import check as examine
+    from coretune.readers import read_pool
+
+    with terminal.Watch().shown() as watch:
+        read = read_pool(*pool, columns=parse_columns(columns) or None, progress=watch)
+        report = examine(read, model=model, template=read_template(template), progress=watch)
+    say(report.to_text())
+
+
+def report(folder: Annotated[Path, Parameter(help="A run folder.")], /) -> None:
+    """Write a run folder's report.html again, from its files."""
+    from coretune.report import write_report
+
+    say(f"report: {write_report(folder)}")
+
+
+def list_store(*, store: Store = None) -> None:
+    """List what is kept: its size, when it was last used, and what it was made from."""
+    from coretune.store import default_store, listing
+
+    root = store or default_store()
+    entries = listing(root)
+    terminal.table(
+        f"{root}: {sum(entry.bytes for entry in entries) / 2**20:,.1f} MiB",
+        ("address", "rows", "MiB", "days idle", "made from"),
+        [
+            (
+                entry.address[:12],
+                f"{entry.rows:,}" if entry.rows else "",
+                f"{entry.bytes / 2**20:,.1f}",
+                f"{entry.idle_days:.0f}",
+                entry.made_from,
+            )
+            for entry in entries
+        ],
+        right=(1, 2, 3),
+    )
+
+
+def prune(
+    addresses: Annotated[
+        list[str] | None, Parameter(help="Addresses, or how they start, as the list shows them.")
+    ] = None,
+    /,
+    *,
+    idle_days: Annotated[float | None, Parameter(help="Remove what was not used for so many days.")] = None,
+    everything: Annotated[bool, Parameter(help="Remove all of it.", negative="")] = False,
+    store: Store = None,
+) -> None:
+    """Remove measurements: by address, by age, or all. They can always be measured again."""
+    from coretune.store import default_store
+    from coretune.store import prune as remove
+
+    if not (addresses or idle_days is not None or everything):
+        raise ValueError("nothing was named to be removed; give addresses, --idle-days or --everything")
+    gone = remove(store or default_store(), addresses=addresses or (), idle_days=idle_days, everything=everything)
+    say(f"removed {len(gone)} entries, {sum(entry.bytes for entry in gone) / 2**20:,.1f} MiB")

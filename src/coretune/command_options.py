@@ -1,0 +1,105 @@
+"""The options of a method as flags of the command line, and the other words that a command line is made of."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from coretune import methods
+from coretune.runs import pool_options
+
+
+def asked_method(tokens: Sequence[str]) -> str | None:
+    """The value of `--method`, None where it is not there. Raises `ValueError` for an unknown one."""
+    for place, token in enumerate(tokens):
+        value = token.removeprefix("--method=") if token.startswith("--method=") else None
+        if token == "--method" and place + 1 < len(tokens):
+            value = tokens[place + 1]
+        if value is not None:
+            methods.find(value)
+            return value
+    return None
+
+
+def options_class(name: str) -> type | None:
+    """The method's fields as a class for the command line: pools are files, a field's docstring is its help."""
+    kind = methods.find(name)
+    hints, help_of, pools = typing.get_type_hints(kind), field_docs(kind), pool_options(name)
+    fields: list[Any] = []
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        hint: Any = Annotated[
+            (str | None) if each.name in pools else hints[each.name], Parameter(help=help_of.get(each.name))
+        ]
+        required = each.default is dataclasses.MISSING
+        fields.append((each.name, hint) if required else (each.name, hint, each.default))
+    # cyclopts takes classes of the standard library's modules for plain values, and make_dataclass says "types"
+    namespace = {"__module__": kind.__module__}
+    return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace) if fields else None
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The string that follows each field in the source of a dataclass."""
+    (body,) = [
+        node for node in ast.parse(inspect.cleandoc(inspect.getsource(kind))).body if isinstance(node, ast.ClassDef)
+    ]
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for field, text in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def flag_of(name: str) -> str:
+    """What stands before the options of a method: its name, or its class's for one from outside."""
+    return name.rpartition(":")[2].lower() if ":" in name else name
+
+
+def options_of(name: str, given: Any, flags: dict[str, str | None]) -> dict[str, Any]:
+    """The method's options as given, with `--model`, `--embedder` and `--target` in their fields.
+
+    Raises `ValueError` for a flag that the method has no field for.
+    """
+    options = {} if given is None else {each.name: getattr(given, each.name) for each in dataclasses.fields(given)}
+    known = [each.name for each in dataclasses.fields(methods.find(name))]  # type: ignore[arg-type]
+    for flag, value in flags.items():
+        if value is None or (flag == "model" and flag not in known):  # a model counts tokens for every method
+            continue
+        if flag not in known:
+            raise ValueError(f"method {name} takes no --{flag}; see coretune select --method {name} --help")
+        options[flag] = value
+    return options
+
+
+def parse_columns(pairs: Sequence[str] | None) -> dict[str, str]:
+    """`FIELD=COLUMN` pairs, several in one separated by commas. Raises `ValueError` for anything else."""
+    columns = {}
+    for pair in (part for given in pairs or () for part in given.split(",")):
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column):
+            raise ValueError(f"column {pair!r} is not understood; give FIELD=COLUMN, such as prompt=Question")
+        columns[name.strip()] = column.strip()
+    return columns
+
+
+def read_template(asked: str | None) -> str | None:
+    """The chat template that `--template` names: `plain`, or a file's text. Raises `ValueError` for no such file."""
+    if asked is None:
+        return None
+    if asked == "plain":
+        from coretune.chat import PLAIN
+
+        return PLAIN
+    try:
+        return Path(asked).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"template {asked!r} is neither `plain` nor a file that can be read: {error}") from error

@@ -1,0 +1,183 @@
+"""k-means: exact, seeded, and fast by starting on samples and by moving centres that hardly matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coretune.distances import centred, nearest, rows_of, squared_distances
+from coretune.partitions.lloyd import Fit, Level, descend
+from coretune.partitions.partition import Partition
+from coretune.partitions.seeding import seeds
+from coretune.partitions.swaps import swapped
+from coretune.shapes import Float, Int32
+
+SAMPLE = 16  # rows a cell in the first sample
+SAMPLE_TOLERANCE = 1e-3  # samples differ by more than this from the whole
+SWAPPED = 8  # one in so many centres is moved in a round of swaps
+SETTLING = 2  # passes after a round of swaps before it is judged
+WORTH = 1e-4  # of the inertia: a round that saves less is followed by one of half as many swaps
+UNIT = 0.02  # how far the length of a unit row may be from 1: float16 rows are not off by more
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """When to stop. `watch` is told the inertia after every pass over all rows."""
+
+    swaps: int
+    max_passes: int
+    tolerance: float
+    watch: Callable[[float], None] | None
+
+
+def kmeans(  # noqa: PLR0913
+    x: Float[Any, "n d"],
+    c: int,
+    rng: np.random.Generator,
+    *,
+    spherical: bool = False,
+    start: Float[np.ndarray, "c d"] | None = None,
+    restarts: int = 1,
+    swaps: int = 6,
+    max_passes: int = 100,
+    tolerance: float = 1e-4,
+    watch: Callable[[float], None] | None = None,
+) -> Partition:
+    """`c` cells around centres such that the sum of squared distances to them is small, under Euclidean distance.
+
+    `x`: numpy array or torch tensor, any floating type; products are taken where it lies. `spherical`: centres have
+    length 1, as the rows must have; a row goes to the centre with the largest cosine. `start`: the first centres;
+    without it, k-means++ on a sample of 16 rows a cell, which grows to all rows by doubling. `restarts`: the best of so
+    many runs. `swaps`: rounds in which centres that hardly matter are moved to split other cells, kept where the inertia
+    falls; 0 is Lloyd's passes alone. A run ends after `max_passes` over all rows, or when a pass lowers the inertia by
+    no more than `tolerance` of it; with 0, when nothing changes. `watch` gets the inertia after every pass over all rows.
+
+    The result: labels are each row's nearest of the returned centres, as plain float64 arithmetic has it, ties to the
+    lower centre; no cell is empty; cells are numbered by their lowest row; inertia is in float64. Notes: `passes` over
+    all rows, `converged` (not stopped by `max_passes`), `moved` (rows whose cell the final assignment changed),
+    `imbalance` (1 where all cells are equal), `spherical`, `swaps` kept. Memory beyond `x`: O(n + c d).
+
+    Raises `ValueError` where fewer than `c` rows differ, a row is not finite, or spherical rows are not of length 1.
+    Source: Lloyd (1982), Least squares quantization in PCM; spherical: Dhillon and Modha (2001).
+    """
+    rows = rows_of(x)
+    if not 1 <= c <= rows.n or restarts < 1 or (start is not None and (restarts > 1 or start.shape != (c, rows.d))):
+        given = "" if start is None else f" with a start of shape {start.shape}, which leaves nothing to restart"
+        raise ValueError(f"{c} cells in {restarts} runs asked of rows of shape {(rows.n, rows.d)}{given}")
+    mean, spread = centred(rows)
+    if spherical:
+        lengths = np.sqrt(squared_distances(rows, np.zeros(rows.d)))
+        if (np.abs(lengths - 1) > UNIT).any():
+            raise ValueError(
+                f"spherical k-means takes rows of length 1; found {lengths.min():.4g} to {lengths.max():.4g}"
+            )
+    whole = Level(rows, None, spread, mean, spherical)
+    effort = _Effort(swaps, max_passes, tolerance, watch)
+    best: _Run | None = None
+    for _ in range(restarts):
+        run = _run(whole, _sampled(whole, c, rng, effort) if start is None else start.astype(np.float64), effort)
+        best = run if best is None or run.fit.inertia < best.fit.inertia else best
+    assert best is not None
+    return _partition(whole, best)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    fit: Fit
+    passes: int
+    kept: int  # rounds of swaps
+    converged: bool
+
+
+def _sampled(whole: Level, c: int, rng: np.random.Generator, effort: _Effort) -> Float[np.ndarray, "c d"]:
+    """First centres: k-means++ on a sample, brought down on it and on samples twice as large, up to half of all rows."""
+    n = len(whole.spread)
+    if 2 * SAMPLE * c > n:
+        return seeds(whole, c, rng)
+    order = rng.permutation(n)
+    centers: Float[np.ndarray, "c d"] | None = None
+    size = SAMPLE * c
+    loose = _Effort(effort.swaps, effort.max_passes, max(effort.tolerance, SAMPLE_TOLERANCE), None)
+    while 2 * size <= n:
+        some = np.sort(order[:size])
+        level = Level(whole.rows, some, whole.spread[some], whole.mean, whole.spherical)
+        centers = _run(level, seeds(level, c, rng) if centers is None else centers, loose).fit.centers
+        size *= 2
+    assert centers is not None
+    return centers
+
+
+def _run(level: Level, centers: Float[np.ndarray, "c d"], effort: _Effort) -> _Run:
+    """Passes, rounds of swaps with a few passes each, and passes to the end."""
+    passes = 0
+
+    def tell(fit: Fit) -> None:
+        nonlocal passes
+        passes += 1
+        if effort.watch is not None:
+            effort.watch(fit.inertia)
+
+    def down(centers: Float[np.ndarray, "c d"], before: Fit | None, most: int, tolerance: float) -> Fit:
+        return descend(
+            level, centers, before, passes=min(most, effort.max_passes - passes), tolerance=tolerance, tell=tell
+        )
+
+    rough = max(effort.tolerance, SAMPLE_TOLERANCE) if effort.swaps else effort.tolerance
+    fit = down(centers, None, effort.max_passes, rough)
+    wanted, kept = max(1, len(centers) // SWAPPED), 0
+    for _ in range(effort.swaps if len(centers) > 1 else 0):
+        if not wanted or passes >= effort.max_passes:
+            break
+        tried = down(swapped(level, fit, wanted), fit, SETTLING, 0.0)
+        if fit.inertia - tried.inertia < WORTH * fit.inertia:
+            wanted //= 2
+        fit, kept = (tried, kept + 1) if tried.inertia < fit.inertia else (fit, kept)
+    if effort.tolerance < rough and not fit.settled and passes < effort.max_passes:
+        fit = down(fit.centers, fit, effort.max_passes, effort.tolerance)
+    return _Run(fit, passes, kept, passes < effort.max_passes or fit.settled)
+
+
+def _partition(whole: Level, run: _Run) -> Partition:
+    """Labels from a final assignment of all rows to the centres as they are returned, and cells in stable order."""
+    centers, c = run.fit.centers.astype(np.float32), len(run.fit.centers)
+    while True:
+        cell, squared = nearest(whole.rows, centers.astype(np.float64), whole.mean, whole.spread)
+        sizes = np.bincount(cell, minlength=c)
+        if sizes.all():
+            break
+        _refill(whole, centers, np.flatnonzero(sizes == 0), cell, squared)
+    order = np.argsort(np.unique(cell, return_index=True)[1])
+    place = np.empty(c, np.int32)
+    place[order] = np.arange(c)
+    notes = {
+        "passes": run.passes,
+        "converged": run.converged,
+        "moved": int(np.count_nonzero(cell != run.fit.cell)),
+        "imbalance": float(c * (sizes / len(cell)) @ (sizes / len(cell))),
+        "spherical": whole.spherical,
+        "swaps": run.kept,
+    }
+    return Partition(place[cell], centers[order], float(squared.sum()), notes)
+
+
+def _refill(
+    whole: Level,
+    centers: np.ndarray,
+    empty: np.ndarray,
+    cell: Int32[np.ndarray, " n"],
+    squared: Float[np.ndarray, " n"],
+) -> None:
+    """Move centres without rows to the rows farthest from theirs; raises `ValueError` where no row is away from its own."""
+    shared = np.bincount(cell, minlength=len(centers))[cell] > 1
+    farthest = np.argsort(-squared, kind="stable")
+    farthest = farthest[shared[farthest] & (squared[farthest] > 0)]
+    if not len(farthest):
+        raise ValueError(
+            f"{len(centers)} cells asked of {len(cell)} rows, of which only {len(centers) - len(empty)} differ; "
+            "ask for fewer cells"
+        )
+    some = farthest[: len(empty)]
+    centers[empty[: len(some)]] = whole.take(some)

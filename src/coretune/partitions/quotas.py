@@ -1,0 +1,66 @@
+"""Quotas: how many rows to pick from each cell, by largest remainder within the cells' capacities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coretune.shapes import Float, Int, Int64
+
+
+def proportional(
+    sizes: Int[np.ndarray, " c"] | Sequence[int],
+    k: int,
+    *,
+    weights: Float[np.ndarray, " c"] | Sequence[float] | None = None,
+) -> Int64[np.ndarray, " c"]:
+    """Share `k` rows out over cells of these sizes in proportion to `weights` (without them, to the sizes).
+
+    Each cell gets the whole part of its share; rows left over go to the largest fractional parts, ties to the lower
+    cell; no cell gets more than its size; what the sizes cut off is shared out again, in the same way, over the cells
+    that have room. Cells of weight 0 get rows only when all others are full, in proportion to their room. The quotas
+    sum to min(k, all rows). Raises `ValueError` where `k`, a size or a weight is negative or not finite.
+
+    Source: largest remainder (Hamilton's method) with capacities. Shares by size are counted in whole numbers, so
+    equal remainders are equal.
+    """
+    room = np.asarray(sizes, dtype=np.int64).copy()
+    share = room.copy() if weights is None else np.asarray(weights, dtype=np.float64).copy()
+    if k < 0 or (len(room) and room.min() < 0):
+        raise ValueError(f"{k} rows asked of cells of sizes {room.tolist()[:10]}: neither may be negative")
+    if share.shape != room.shape or not np.isfinite(share).all() or (share < 0).any():
+        raise ValueError(f"weights must be {len(room)} finite numbers from 0; found {share.tolist()[:10]}")
+    quota = np.zeros(len(room), np.int64)
+    left = min(k, int(room.sum()))
+    while left:
+        share[room == 0] = 0
+        if not share.any():
+            share = room.copy()
+        more = np.minimum(_largest_remainder(share, left), room)
+        quota, room, left = quota + more, room - more, left - int(more.sum())
+    return quota
+
+
+def equal(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndarray, " c"]:
+    """Share `k` rows out equally over cells of these sizes; what small cells cannot take goes equally to the others.
+
+    Rows that do not divide go to the lower cells. The quotas sum to min(k, all rows). Raises `ValueError` as
+    `proportional`.
+    """
+    return proportional(sizes, k, weights=np.ones(len(sizes)))
+
+
+def _largest_remainder(share: np.ndarray, k: int) -> Int64[np.ndarray, " c"]:
+    """`k` in proportion to `share`, in whole numbers that sum to `k`; cells of share 0 get none."""
+    if share.dtype.kind == "f":
+        share = share / share.max()
+    whole, rest = np.divmod(k * share, share.sum())
+    quota = whole.astype(np.int64)
+    rest[share == 0] = -1
+    order = np.argsort(-rest, kind="stable")
+    left = k - int(quota.sum())
+    while left > 0:
+        quota[order[:left]] += 1
+        left = k - int(quota.sum())
+    return quota

@@ -1,0 +1,131 @@
+"""Rounds: drive a method to its budget on the rows that may be chosen, and lift what it says back to the pool."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coretune.errors import PoolError, Unmeasurable
+from coretune.partitions import Partition
+from coretune.pool import Pool
+from coretune.selection import Budget, Selection, lift
+from coretune.shapes import Int64
+
+if TYPE_CHECKING:
+    from coretune.lab import Lab
+    from coretune.methods import Method
+
+log = logging.getLogger(__name__)
+
+DUPLICATE = "duplicate"
+NO_ANSWER = "no answer tokens"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a method says after a round: the selection so far, and everything that explains it.
+
+    `columns` holds one value a row `(n,)` for each score; `notes` anything else worth writing down.
+    """
+
+    selection: Selection
+    model: str | None = None
+    partition: Partition | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    added: Pool | None = None
+    schedule: Mapping[str, Any] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A method driven to its budget: the pool with its exclusions, the budget met, and the rounds in pool rows."""
+
+    pool: Pool
+    budget: Budget
+    rounds: tuple[Round, ...]
+    answer_tokens: Int64[np.ndarray, " n"] | None
+
+    @property
+    def selection(self) -> Selection:
+        """The final, cumulative selection."""
+        return self.rounds[-1].selection
+
+
+def run(
+    method: Method,
+    pool: Pool,
+    budget: Budget,
+    lab: Lab,
+    *,
+    seed: int = 0,
+    model: str | None = None,
+    template: str | None = None,
+) -> Outcome:
+    """Drive `method` on the candidates of `pool`.
+
+    Rows that a feature cannot measure are excluded with its reason and the method starts again on the others; what
+    was measured is in the lab's store, so only arithmetic is repeated. With a `model`, answer tokens are counted under
+    its template first, and rows without any are excluded. Raises `ValueError` where the budget cannot be met.
+    """
+    pool, tokens = (pool, None) if model is None else count_answer_tokens(pool, lab, model, template)
+    while True:
+        rows = np.flatnonzero(pool.candidates)
+        if not len(rows):
+            raise PoolError(f"none of the {len(pool)} rows may be chosen: {reasons(pool)}")
+        view = pool if len(rows) == len(pool) else pool.subset(rows)
+        resolved = budget.on(len(pool), len(rows), tokens)
+        try:
+            with lab.stage("choose"):
+                made = tuple(method.rounds(view, resolved.view(rows), lab, np.random.default_rng(seed)))
+        except Unmeasurable as error:
+            if error.pool is not view:
+                raise
+            log.warning("%d rows are left out: %s", len(error.rows), error.reason)
+            pool = pool.exclude(rows[error.rows], error.reason)
+            continue
+        return Outcome(pool, resolved, tuple(_lifted(each, rows, len(pool)) for each in made), tokens)
+
+
+def count_answer_tokens(
+    pool: Pool, lab: Lab, model: str, template: str | None = None
+) -> tuple[Pool, Int64[np.ndarray, " n"]]:
+    """Answer tokens of every row under the model's template, or the one given, 0 where a row has none.
+
+    Rows without any, and rows that the template refuses, are excluded with the reason.
+    """
+    from coretune.features.answer_tokens import AnswerTokens
+
+    while True:
+        rows = np.flatnonzero(pool.candidates)
+        view = pool.subset(rows)
+        try:
+            counts = lab.features(AnswerTokens(model, template), view).array()
+        except Unmeasurable as error:
+            pool = pool.exclude(rows[error.rows], error.reason)
+            continue
+        tokens = np.zeros(len(pool), dtype=np.int64)
+        tokens[rows] = counts.astype(np.int64)
+        empty = rows[counts == 0]
+        return (pool.exclude(empty, NO_ANSWER) if len(empty) else pool), tokens
+
+
+def reasons(pool: Pool) -> str:
+    """The exclusions of a pool in words, `12 duplicate, 3 no answer tokens`."""
+    return ", ".join(f"{len(rows)} {reason}" for reason, rows in pool.excluded.items()) or "nothing is excluded"
+
+
+def _lifted(made: Round, rows: Int64[np.ndarray, " m"], n: int) -> Round:
+    """A round said of the candidates, said of the whole pool: cell -1 and NaN for rows that were no candidates."""
+    if len(rows) == n:
+        return made
+    columns = {}
+    for name, values in made.columns.items():
+        columns[name] = np.full(n, np.nan, dtype=np.float32)
+        columns[name][rows] = values
+    partition = None if made.partition is None else made.partition.lift(rows, n)
+    return replace(made, selection=lift(made.selection, rows), partition=partition, columns=columns)

@@ -1,0 +1,206 @@
+"""A run: a request carried out, from the input files to a finished run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coretune import methods, run_folder
+from coretune.errors import FolderError, PoolError, nearest
+from coretune.pool import Pool
+from coretune.readers import read_pool
+from coretune.rounds import DUPLICATE, Outcome, run
+from coretune.run_facts import run_tables
+from coretune.selection import Budget, Selection
+from coretune.shapes import Float32
+from coretune.writers import write_records, write_rejected
+
+if TYPE_CHECKING:
+    from coretune.lab import Lab
+    from coretune.methods import Method
+
+GIVEN = ("model", "embedder", "target")  # flags that fill a method's field of that name
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, as `run.toml` holds it: inputs and pools among the options are paths."""
+
+    inputs: tuple[str, ...]
+    method: str
+    budget: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    model: str | None = None
+    template: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    dedup: bool = False
+    format: str | None = None
+    fingerprint: str | None = None  # of the pool that is meant; None takes the inputs as they are now
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        """The request of a run, from its `run.toml`. Raises `FolderError` where the file does not hold one."""
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            asked = tables["request"] | {"fingerprint": tables["pool"]["fingerprint"]}
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+            raise FolderError(f"{path} is not the {run_folder.RUN} of a run: {error!r}") from error
+        known = [each.name for each in dataclasses.fields(cls)]
+        for name in asked:
+            if name not in known:
+                raise FolderError(f"{path} asks for {name!r}, which is not known{nearest(name, known)}")
+        plain: dict[str, Any] = {name: None if value == "none" else value for name, value in asked.items()}
+        plain["options"] = {name: None if v == "none" else v for name, v in asked.get("options", {}).items()}
+        return cls(**plain | {"inputs": tuple(asked["inputs"])})
+
+
+def select(
+    pool: Pool,
+    method: str | Method,
+    budget: str,
+    *,
+    lab: Lab | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    template: str | None = None,
+    **options: Any,
+) -> Selection:
+    """Choose from a pool: `select(pool, "ltd", budget="5%", task="category=closed_qa")`.
+
+    `method` is a name or a method object, `options` are the fields of the method's dataclass, `model` counts answer
+    tokens and fills the method's field of that name. Raises `ValueError` for an unknown method or option.
+    """
+    from coretune.lab import Lab as NewLab
+
+    made = (
+        make_method(method, {**({"model": model} if model else {}), **options}) if isinstance(method, str) else method
+    )
+    return run(made, pool, Budget.parse(budget), lab or NewLab(), seed=seed, model=model, template=template).selection
+
+
+def make_method(name: str, options: Mapping[str, Any]) -> Method:
+    """A method by name with these options; a `model` it has no field for is not its affair and is left out.
+
+    Raises `ValueError`, naming the nearest, for an option that the method does not have, or lacks.
+    """
+    kind = methods.find(name)
+    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    options = {key: value for key, value in options.items() if key in known or key != "model"}
+    for key in options:
+        if key not in known:
+            raise ValueError(
+                f"method {name} takes no {key!r}{nearest(key, known)} It has: {', '.join(known) or 'none'}"
+            )
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if each.name not in options and each.default is each.default_factory is dataclasses.MISSING:
+            raise ValueError(f"method {name} needs --{name}.{each.name}; see coretune select --method {name} --help")
+    return kind(**options)
+
+
+def pool_options(name: str) -> tuple[str, ...]:
+    """The options of a method that are pools, which the command line takes as files."""
+    kinds = typing.get_type_hints(methods.find(name))
+    return tuple(key for key, kind in kinds.items() if kind is Pool or Pool in typing.get_args(kind))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run folder that is complete; `outcome` is None where the same run was there already."""
+
+    folder: Path
+    outcome: Outcome | None
+    pool: Pool
+
+
+def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False) -> Finished:
+    """Read, choose, lay out and write; the folder appears complete or not at all.
+
+    The same request on a complete folder does nothing; another one's folder raises `FolderError` unless `overwrite`.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    budget = Budget.parse(request.budget)
+    there = run_folder.identity_of(out)
+    pools = {
+        name: read_pool(request.options[name])
+        for name in pool_options(request.method)
+        if request.options.get(name) is not None
+    }
+    method = make_method(
+        request.method, {**({"model": request.model} if request.model else {}), **request.options, **pools}
+    )
+    with lab.stage("read") as stage:
+        pool = read_pool(*request.inputs, columns=request.columns or None, progress=lab.progress)
+        stage.rows = len(pool)
+        stage.counts = {"rejected": pool.rejected.num_rows, "duplicates": int((pool.duplicate_of >= 0).sum())}
+    if request.fingerprint not in (None, pool.fingerprint):
+        raise PoolError(
+            f"{', '.join(request.inputs)} has changed since that run: the pool's fingerprint was {request.fingerprint} "
+            f"and is {pool.fingerprint}; bring the old files back, or choose anew with coretune select"
+        )
+    identity = _identity(request, pool, pools)
+    if there == identity and not overwrite:
+        return Finished(out, None, pool)
+    if there is not None and not overwrite:
+        raise FolderError(f"{out} holds another run; give another --out, or --overwrite to replace it")
+    if request.dedup:
+        pool = pool.exclude(np.flatnonzero(pool.duplicate_of >= 0), DUPLICATE)
+    outcome = run(method, pool, budget, lab, seed=request.seed, model=request.model, template=request.template)
+    places = _places(outcome.pool, lab, request.seed)
+    tables = run_tables(request, method, outcome, lab)
+    tables["run"] |= {"identity": identity, "started": started.isoformat(timespec="seconds")}
+    tables["pool"] |= {"option_fingerprints": {name: each.fingerprint for name, each in pools.items()}}
+    with run_folder.in_place_at_once(out) as folder:
+        _write(folder, outcome, places, lab, request.format)
+        tables["run"]["seconds"] = round(time.perf_counter() - clock, 3)
+        run_folder.write_toml(folder / run_folder.RUN, tables)
+        from coretune.report import write_report
+
+        write_report(folder)
+    return Finished(out, outcome, outcome.pool)
+
+
+def _write(folder: Path, outcome: Outcome, places: np.ndarray | None, lab: Lab, format: str | None) -> None:
+    with lab.stage("write") as stage:
+        suffix = "parquet" if format == "parquet" else "jsonl"
+        write_records(outcome.pool, outcome.selection.rows, folder / f"selected.{suffix}", format)
+        write_rejected(outcome.pool, folder / "rejected.jsonl")
+        run_folder.write_selection(folder / run_folder.SELECTION, outcome, places)
+        stage.rows = len(outcome.pool)
+        stage.bytes = sum(each.stat().st_size for each in folder.iterdir())
+    run_folder.write_stages(folder / run_folder.STAGES, lab.stages)
+
+
+def _places(pool: Pool, lab: Lab, seed: int) -> Float32[np.ndarray, "n 2"] | None:
+    """Where each row lies on the map, by the last wide feature that was measured on the pool; None without one."""
+    from coretune.projection import lay_out
+
+    wide = [spec for spec, feature in lab.measured if len(feature.shape) == 2]
+    if not wide:
+        return None
+    rows = np.flatnonzero(pool.candidates)
+    places = np.full((len(pool), 2), np.nan, dtype=np.float32)
+    feature = lab.features(wide[-1], pool.subset(rows))
+    with lab.stage("map") as stage:
+        places[rows] = lab.keep(lay_out, feature.array(), np.random.default_rng(seed))
+        stage.rows = len(rows)
+    return places
+
+
+def _identity(request: Request, pool: Pool, pools: Mapping[str, Pool]) -> str:
+    """A digest of what was asked, with pools by content: equal for the same run, whatever the files are called."""
+    asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint}
+    asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in pools.items()}}
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

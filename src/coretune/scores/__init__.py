@@ -1,0 +1,1 @@
+"""Scores: pure arithmetic from arrays to `(n,)`, higher is better."""

@@ -1,0 +1,117 @@
+"""Laws over every method: exact budget, no repeats, same seed same rows, replay from the store, honest headers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from coretune.features.embedding import Embedding
+from tests.made_pools import HashedWords, pool_of
+
+from coretune import methods
+from coretune.lab import Lab
+from coretune.rounds import run
+from coretune.runs import make_method
+from coretune.selection import Budget
+
+REQUIRED = {"kmq": {"quality": "stars"}}  # options without a default
+NAMES = methods.names()
+
+
+@pytest.fixture(autouse=True)
+def _hashed_words(monkeypatch):
+    monkeypatch.setattr(Embedding, "resolved", lambda self: HashedWords())
+
+
+def chosen(name, pool, budget, lab, seed=0, **options):
+    method = make_method(name, {**REQUIRED.get(name, {}), **options})
+    return run(method, pool, Budget.parse(budget), lab, seed=seed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", ["1", "7", "10%", "119", "100%"])
+def test_budget_is_met_exactly_without_repeats(name, budget, tmp_path):
+    pool = pool_of(tmp_path)
+    selection = chosen(name, pool, budget, Lab(tmp_path / "store")).selection
+    asked = {"1": 1, "7": 7, "10%": 12, "119": 119, "100%": 120}[budget]
+    assert len(selection) == asked
+    assert len(np.unique(selection.rows)) == asked
+    assert selection.rows.min() >= 0
+    assert selection.rows.max() < len(pool)
+    assert selection.weights.min() >= 0
+    np.testing.assert_allclose(selection.weights.mean(), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_rows_in_a_new_store_and_from_the_old(name, tmp_path):
+    pool = pool_of(tmp_path)
+    first = chosen(name, pool, "20%", Lab(tmp_path / "a"), seed=3).selection
+    again = chosen(name, pool, "20%", Lab(tmp_path / "a"), seed=3).selection
+    fresh = chosen(name, pool, "20%", Lab(tmp_path / "b"), seed=3).selection
+    np.testing.assert_array_equal(first.rows, again.rows)
+    np.testing.assert_array_equal(first.rows, fresh.rows)
+    np.testing.assert_array_equal(first.gains, fresh.gains)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_budget_measures_nothing_new(name, tmp_path):
+    pool = pool_of(tmp_path)
+    chosen(name, pool, "10%", Lab(tmp_path / "store"))
+    lab = Lab(tmp_path / "store")
+    chosen(name, pool, "30%", lab)
+    assert sum(stage.rows for stage in lab.stages if stage.name != "choose") == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_excluded_rows_are_never_chosen_and_columns_come_back_to_the_pool(name, tmp_path):
+    pool = pool_of(tmp_path).exclude(np.arange(0, 120, 3), "barred by the test")
+    outcome = chosen(name, pool, "30%", Lab(tmp_path / "store"))
+    assert len(outcome.selection) == 36
+    assert not np.any(outcome.selection.rows % 3 == 0)
+    for values in outcome.rounds[-1].columns.values():
+        assert values.shape == (120,)
+        assert np.isnan(values[::3]).all()
+        assert np.isfinite(values[pool.candidates]).all()
+    partition = outcome.rounds[-1].partition
+    if partition is not None:
+        assert (partition.cell[::3] == -1).all()
+        assert (partition.cell[pool.candidates] >= 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_are_a_frozen_dataclass_with_a_doc_each(name):
+    from coretune.command_options import field_docs
+
+    kind = methods.find(name)
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen
+    fields = {each.name for each in dataclasses.fields(kind)}
+    assert fields == set(field_docs(kind))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_says_what_it_is_needs_and_costs(name):
+    card = methods.card(name)
+    assert card.idea.endswith(".")
+    assert card.paper
+    assert card.needs
+    assert card.costs
+    text = __import__(f"coretune.methods.{name}", fromlist=["x"]).__doc__
+    for section in ("Notation:", "Relations:", "Differs:"):
+        assert section in text
+
+
+def test_unknown_names_say_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'kmq'"):
+        methods.find("kmqq")
+    with pytest.raises(ValueError, match="did you mean 'clusters'"):
+        make_method("ltd", {"cluster": 3})
+    with pytest.raises(ValueError, match=r"needs --kmq\.quality"):
+        make_method("kmq", {})
+
+
+def test_a_method_from_outside_is_found_by_its_class():
+    assert methods.find("coretune.methods.random:Random") is methods.find("random")
+    with pytest.raises(ValueError, match="cannot be imported"):
+        methods.find("coretune.methods.random:Nobody")
