@@ -25,7 +25,7 @@ help:  ## this list
 
 demo: $(VENV)/.demo  ## install, then choose from the shipped pool: a task's coreset, and 20,000 answer tokens
 	$(BIN)/coretune select $(POOL) --method ltd --ltd.task category=closed_qa --embedder minilm --budget 5% --out runs/demo-ltd
-	$(BIN)/coretune select $(POOL) --method kmq --kmq.quality length --model smollm2-135m --budget 20k-tokens --out runs/demo-kmq
+	$(BIN)/coretune select $(POOL) --method kmq --kmq.quality length --kmq.draw linear --model smollm2-135m --budget 20k-tokens --out runs/demo-kmq
 	@echo
 	@echo "Open $(CURDIR)/runs/demo-ltd/report.html"
 	@echo "and  $(CURDIR)/runs/demo-kmq/report.html"

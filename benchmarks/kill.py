@@ -1,10 +1,10 @@
 """Kill a process that measures a real feature, at random moments, and see what it cost.
 
-    python benchmarks/kill.py POOL                                    length, 50 kills, 2 workers
-    python benchmarks/kill.py POOL --feature embedding --rows 2000    with an encoder
+    python benchmarks/kill.py POOL                          length, 50 kills, 2 workers
+    python benchmarks/kill.py POOL --feature embedding      with an encoder, minilm
 
 A run without kills gives the reference. Then, on an empty store, the same process is started and killed with signal 9
-again and again, each time at a moment drawn uniformly from the length of what it would still do, and last left alone.
+again and again, at random moments of its work, and last left alone.
 Every row that a worker has measured is noted in a file, so that rows measured twice can be counted: for each kill, at
 most those of the shards in flight. Feature and selection must be the reference's, bit by bit.
 """
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,14 +40,11 @@ class Noted:
 
     inner: Any
     log: str = field(metadata=place())
+    shard_rows: int = field(metadata=place())
     version: ClassVar[int] = 1
 
-    @property
-    def shard_rows(self) -> int:
-        return int(getattr(self.inner, "shard_rows", 512))
-
     def resolved(self) -> Noted:
-        return Noted(self.inner.resolved(), self.log)
+        return replace(self, inner=self.inner.resolved())
 
     def load(self) -> Measure:
         measure = self.inner.load()
@@ -81,12 +78,12 @@ def measure(asked: argparse.Namespace, store: Path, log: Path, out: Path) -> Non
         pool = pool.subset(np.arange(min(asked.rows, len(pool))))
     with engine_for(asked.workers) as engine:
         lab = Lab(store, map=engine)
-        values = lab.features(Noted(spec_of(asked.feature, asked.model), str(log)), pool).array()
+        spec = Noted(spec_of(asked.feature, asked.model), str(log), asked.shard_rows)
+        values = lab.features(spec, pool).array()
     k = max(1, len(pool) // 20)
     chosen = k_center(values, k) if values.ndim == 2 else top(values, k)
     said = {
-        "rows": len(pool),
-        "shard_rows": Noted(spec_of(asked.feature, asked.model), "").shard_rows,
+        "rows": len(np.unique(pool.keys, axis=0)),
         "feature": hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest(),
         "selection": hashlib.blake2b(chosen.rows.tobytes(), digest_size=16).hexdigest(),
         "stored_before": lab.stages[0].stored,
@@ -104,25 +101,31 @@ def measured(folder: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-def kill_often(asked: argparse.Namespace, folder: Path, seconds: float, bound: int) -> list[dict[str, Any]]:
-    """Start and kill; for each kill when it came and how many rows had been measured by then, once and again."""
+def kill_often(asked: argparse.Namespace, folder: Path, rows: int, seconds: float) -> list[dict[str, Any]]:
+    """Start and kill, and for each kill say what it found.
+
+    A kill comes when a number of further rows has been measured, drawn so that all kills share what is left, and a
+    moment of up to a tenth of a second; where nothing is left or none are drawn, in the `seconds` of the start.
+    """
     rng = np.random.default_rng(asked.seed)
     kills = []
     for number in range(asked.kills):
-        before = len(measured(folder))
-        moment = float(rng.uniform(0, seconds))
+        before = measured(folder)
+        left = rows - len(set(before))
+        further = int(rng.integers(0, max(1, 2 * left // (asked.kills - number))))
         process = start(asked, folder)
-        time.sleep(moment)
+        while process.poll() is None and further and len(measured(folder)) < len(before) + further:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1 if further else seconds))
         ended = process.poll() is not None
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(0.3)
-        rows = measured(folder)
-        kills.append(
-            {"moment": moment, "ended": ended, "new": len(rows) - before, "redone": len(rows) - len(set(rows))}
-        )
-        print(f"kill {number + 1}: after {moment:.1f} s, {len(set(rows))} rows measured, {kills[-1]['redone']} redone")
-        assert kills[-1]["redone"] <= (number + 1) * bound, "more than the shards in flight was redone"
+        now = measured(folder)
+        redone = len(now) - len(set(now))
+        kills.append({"ended": ended, "new": len(now) - len(before), "redone": redone})
+        print(f"kill {number + 1}: {len(set(now))} rows measured, {redone} of them again", flush=True)
+        assert redone <= (number + 1) * asked.workers * asked.shard_rows, "more than the shards in flight was redone"
     return kills
 
 
@@ -134,6 +137,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shard-rows", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -150,9 +154,9 @@ def main() -> None:
         assert start(asked, reference).wait() == 0
         stored = time.perf_counter() - began
         want = json.loads((reference / "said.json").read_text())
-        bound = asked.workers * want["shard_rows"]
+        bound = asked.workers * asked.shard_rows
         print(f"without kills: {whole:.1f} s; from the store: {stored:.1f} s; {want['rows']} rows")
-        kills = kill_often(asked, killed, stored + 2.5 * (whole - stored) / asked.kills, bound)
+        kills = kill_often(asked, killed, want["rows"], stored)
         assert start(asked, killed).wait() == 0
         got, rows = json.loads((killed / "said.json").read_text()), measured(killed)
         figures = {

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tests.tiny_features import Hashed, tiny_pool
 
 from coretune.engines import engine_for
 from coretune.lab import Lab
+from tests.tiny_features import Hashed, tiny_pool
 
 
 def main(store: str, log: str, out: str, rows: str, workers: str, pause_seconds: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tiny_features import Hashed, note, noted, tiny_pool
 
 from coretune.engines import engine_for
 from coretune.engines.in_order import in_order
@@ -21,6 +20,7 @@ from coretune.engines.processes import Processes, cores, gpus, processes
 from coretune.engines.threads import Threads, threads
 from coretune.errors import CoretuneError, ModelError, Unmeasurable
 from coretune.lab import Lab
+from tests.tiny_features import Hashed, note, noted, tiny_pool
 
 ROOT = Path(__file__).parents[1]
 

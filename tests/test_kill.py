@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.tiny_features import Hashed, hashed, noted, tiny_pool
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.tiny_features import Hashed, Holey, Letters, hashed, noted, tiny_pool
 
 from coretune.engines.threads import threads
 from coretune.errors import CoretuneError, FolderError, ModelError, Unmeasurable
@@ -24,6 +23,7 @@ from coretune.selection import Selection
 from coretune.store import folders
 from coretune.store.arrays import scan
 from coretune.store.digests import address
+from tests.tiny_features import Hashed, Holey, Letters, hashed, noted, tiny_pool
 
 
 def truth(pool: Pool, width: int = 4) -> np.ndarray:
@@ -151,6 +151,28 @@ def test_a_pool_measured_in_one_go_lies_in_pool_order_and_is_mapped(tmp_path: Pa
     array[:] = 0  # a private copy: neither the store nor the handle changes
     np.testing.assert_array_equal(feature.rows(slice(None)), truth(pool, 64))
     np.testing.assert_array_equal(Lab(tmp_path).features(Hashed(width=64), pool).array(), truth(pool, 64))
+
+
+def test_it_is_a_dictionary_from_what_is_said_to_what_is_measured(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The naive twin: a dictionary, over many asks of many pools, by several labs."""
+    monkeypatch.setattr("coretune.store.folders.sync", lambda path: None)
+    rng, twin = np.random.default_rng(0), {}
+    for _ in range(60):
+        pool = tiny_pool([f"question {each}" for each in rng.integers(0, 400, rng.integers(1, 80))])
+        rows = rng.integers(0, len(pool), rng.integers(0, 40)) if rng.random() < 0.5 else None
+        lab = Lab(tmp_path)
+        feature = lab.features(Hashed(log=str(log)), pool, rows)
+        asked = list(pool) if rows is None else pool.examples(rows)
+        new = {example.key for example in asked} - twin.keys()
+        twin |= {example.key: hashed(example, 4) for example in asked}
+        np.testing.assert_array_equal(
+            feature.array().reshape(-1, 4), [twin[each.key] for each in asked] or np.empty((0, 4))
+        )
+        assert lab.stages[-1].rows == len(new)
+        assert len(noted(log)) == len(twin)
+    assert len(scan(tmp_path / "features" / address(Hashed()))) <= 6
 
 
 # The handle

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.tiny_features import Hashed, Letters, tiny_pool
 
 from coretune import store
 from coretune.errors import FolderError
@@ -28,6 +27,7 @@ from coretune.store.arrays import join, scan, write_array
 from coretune.store.digests import address, array_digest, digest, function_name, words
 from coretune.store.kept import read_result, write_result
 from coretune.store.keys import find, first_of_each, locate
+from tests.tiny_features import Hashed, Letters, tiny_pool
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
         "pool": _pool_facts(outcome.pool) | {"columns": dict(request.columns), "dedup": request.dedup},
         "budget": _budget_facts(outcome),
         "models": _model_facts(request, options),
-        "features": {str(i): _words(spec) for i, (spec, _) in enumerate(lab.measured)},
+        "features": {str(i): _words(spec) for i, spec in enumerate(dict.fromkeys(spec for spec, _ in lab.measured))},
         "notes": dict(outcome.rounds[-1].notes) | _partition_notes(outcome),
         "versions": _versions(),
     }

@@ -183,18 +183,16 @@ def _write(folder: Path, outcome: Outcome, places: np.ndarray | None, lab: Lab, 
 
 
 def _places(pool: Pool, lab: Lab, seed: int) -> Float32[np.ndarray, "n 2"] | None:
-    """Where each row lies on the map, by the last wide feature that was measured on the pool; None without one."""
+    """Where each candidate lies on the map, by the last wide feature measured on them; None without one."""
     from coretune.projection import lay_out
 
-    wide = [spec for spec, feature in lab.measured if len(feature.shape) == 2]
+    rows = np.flatnonzero(pool.candidates)
+    keys = pool.keys[rows]
+    wide = [feature for _, feature in lab.measured if feature.ndim == 2 and np.array_equal(feature.keys, keys)]
     if not wide:
         return None
-    rows = np.flatnonzero(pool.candidates)
     places = np.full((len(pool), 2), np.nan, dtype=np.float32)
-    feature = lab.features(wide[-1], pool.subset(rows))
-    with lab.stage("map") as stage:
-        places[rows] = lab.keep(lay_out, feature.array(), np.random.default_rng(seed))
-        stage.rows = len(rows)
+    places[rows] = lab.keep(lay_out, wide[-1].array(), np.random.default_rng(seed))
     return places
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tests.made_pools import HashedWords
-from tests.tiny_features import Hashed, Letters
 
 from coretune.pool import SCHEMA, Message, Pool, content_key
+from tests.made_pools import HashedWords
+from tests.tiny_features import Hashed, Letters
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.laws.feature_examples import Case, examples, varied_pool
 
 from coretune import features
 from coretune.engines.processes import processes
@@ -23,6 +22,7 @@ from coretune.lab import Lab, release
 from coretune.lab.shards import loaded
 from coretune.pool import Pool
 from coretune.store.digests import address
+from tests.laws.feature_examples import Case, examples, varied_pool
 
 CASES = [pytest.param(case, id=case.name, marks=[pytest.mark.models] if case.models else []) for case in examples()]
 Values = tuple[np.ndarray, dict[str, np.ndarray]]

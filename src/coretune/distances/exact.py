@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from coretune.distances.rows import Rows, blocks
+from coretune.distances.rows import UNIT, Rows, blocks
 from coretune.shapes import Float, Int32
 
 BLOCK = 1024
 LARGEST = 1e15  # of a value: squares and their sums stay far from overflow in float32
-UNIT64 = 2.0**-53
 TINY = 2.0**-120  # what products lose below the smallest normal float32
 
 
@@ -54,14 +53,14 @@ def slack(
     (Higham 2002, Accuracy and Stability of Numerical Algorithms, eq. 3.5), for products with relative error `unit` an
     operation (that of `rows` by default), with v and offset rounded, plus the same for squared differences in float64.
     """
-    relative = 2 * (rows.d + 16) * ((rows.unit if unit is None else unit) + 8 * UNIT64)
+    relative = 2 * (rows.d + 16) * ((rows.unit if unit is None else unit) + 8 * UNIT[8])
     return relative * (lengths * vector + offset) + TINY
 
 
 def nearest(
     rows: Rows, centers: Float[np.ndarray, "c d"], mean: Float[np.ndarray, " d"], spread: Float[np.ndarray, " n"]
 ) -> tuple[Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Each row's nearest centre, ties to the lower one, and its squared distance; `mean` and `spread` as `centred` gives.
+    """Each row's nearest centre, ties to the lower one, and its squared distance; `mean`, `spread` as `centred` gives.
 
     Rows whose two best centres are closer than the error of the products are compared again in float64, and those
     that even then are as good as tied, by differences.
@@ -76,7 +75,7 @@ def nearest(
         some = unsure[place]
         x = rows.take(some)
         products = x @ vectors.T - offsets
-        error = slack(rows, lengths[some], widest, highest, UNIT64)
+        error = slack(rows, lengths[some], widest, highest, UNIT[8])
         near = products >= (products.max(axis=1) - error)[:, None]
         which[some] = products.argmax(axis=1)
         for i in np.flatnonzero(near.sum(axis=1) > 1):

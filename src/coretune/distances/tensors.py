@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coretune.distances.rows import PRODUCTS, blocks
+from coretune.distances.rows import PRODUCTS, UNIT, blocks
 from coretune.shapes import Float, Int32, Int64
 
 
@@ -21,7 +21,7 @@ class TensorRows:
         self.n, self.d = x.shape
         wide = x.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if wide else np.float32)
-        self.unit = float(np.finfo(self.dtype).eps) / 2
+        self.unit = UNIT[self.dtype.itemsize]
         if x.is_cuda and not wide and torch.get_float32_matmul_precision() != "highest":
             self.unit = 2.0**-9  # the caller lets float32 products be taken in TF32 or bfloat16
         self._wide = torch.float64 if wide else torch.float32

@@ -33,7 +33,11 @@ Measure = Callable[[Sequence[Example]], Measured]
 
 @runtime_checkable
 class FeatureSpec(Protocol):
-    """A measurement as data. `version` is raised by hand when the values change for the same fields."""
+    """A measurement as data. `version` is raised by hand when the values change for the same fields.
+
+    A class may also say `shard_rows`, the rows measured and stored at a time, and `tolerance`, how far its values may
+    depend on batches and workers (without it, not at all). What `load` gives may be called by several threads at once.
+    """
 
     version: ClassVar[int]
 

@@ -91,7 +91,8 @@ class Lab:
             _fill(stage, feature, stored_rows=len(keys) - len(absent), copies=len(absent) - len(missing))
         barred = np.flatnonzero(~feature.finite & pool.candidates[asked])
         if len(barred):
-            raise Unmeasurable(_pool_rows(asked, barred), f"non-finite feature {name}", pool)
+            barred, reason = _first_reason(feature, barred, name)
+            raise Unmeasurable(_pool_rows(asked, barred), reason, pool)
         self.measured.append((resolved, feature))
         return feature
 
@@ -102,18 +103,19 @@ class Lab:
         left where the computation would have left it. The result holds arrays, numbers, text, or frozen dataclasses
         of them. Raises `ValueError` for a function without a lasting name, and for inputs or results of other kinds.
         """
+        name = function_name(fn)
         bound = inspect.signature(fn).bind(*inputs, **options)
         bound.apply_defaults()
-        said = {
-            "function": function_name(fn),
-            "version": getattr(fn, "version", None),
-            "inputs": [words(each) for each in bound.args],
-            "options": {name: words(each) for name, each in bound.kwargs.items()},
-        }
-        place = stored.place_of(self.store, stored.KEPT, said)
         rngs = [each for each in (*inputs, *options.values()) if isinstance(each, np.random.Generator)]
         size = next((len(each) for each in inputs if isinstance(each, np.ndarray | Feature | Pool)), 0)
-        with self.stage(fn.__name__.replace("_", " ")) as stage:
+        with self.stage(name.rpartition(".")[2].replace("_", " ")) as stage:
+            said = {
+                "function": name,
+                "version": getattr(fn, "version", None),
+                "inputs": [words(each) for each in bound.args],
+                "options": {option: words(each) for option, each in bound.kwargs.items()},
+            }
+            place = stored.place_of(self.store, stored.KEPT, said)
             held = read_result(place)
             if held is None:
                 stage.rows = size
@@ -163,6 +165,14 @@ def title(spec: FeatureSpec) -> str:
     fields = dataclasses.fields(spec) if dataclasses.is_dataclass(spec) else ()
     first = getattr(spec, fields[0].name) if fields else None
     return f"{name} {Path(first).name or first}" if isinstance(first, str) else name
+
+
+def _first_reason(feature: Feature, barred: Int64[np.ndarray, " b"], name: str) -> tuple[np.ndarray, str]:
+    """The rows without a value for one reason, and the reason: a mark that the first of them has, if it has one."""
+    for mark, flags in feature.marks.items():
+        if flags[barred[0]]:
+            return barred[flags[barred]], f"{mark.replace('_', ' ')} ({name})"
+    return barred, f"non-finite feature {name}"
 
 
 def _rows_of(pool: Pool, rows: Any) -> Int64[np.ndarray, " k"]:

@@ -19,7 +19,7 @@ BLOCK_ROWS = 8192
 class Feature:
     """The measured values of some rows, on disk. `rows`, `blocks` and `array` give fresh arrays that may be written to.
 
-    `which` and `place` say in which stored array, and where in it, each row lies.
+    `keys` are the content hashes of the rows; `which` and `place` say in which stored array, and where in it, each lies.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Feature:
         place: Int64[np.ndarray, " n"],
     ) -> None:
         self.address = address
-        self._keys = keys
+        self.keys = keys
         used = np.unique(which)
         self._arrays: list[KeyedArray] = [arrays[number] for number in used]
         self._data = [each.data() for each in self._arrays]
@@ -63,7 +63,7 @@ class Feature:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of what was measured of which rows, in order."""
-        return digest({"feature": self.address, "rows": array_digest(self._keys)})
+        return digest({"feature": self.address, "rows": array_digest(self.keys)})
 
     def rows(self, rows: Int64[np.ndarray, " k"] | Sequence[int] | slice) -> np.ndarray:
         """The values `(k, ...)` of these rows (numbers, a mask or a slice, as in numpy), in this order."""

@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coretune.errors import nearest
 
@@ -65,8 +65,9 @@ def find(name: str) -> type[Method]:
         known = ", ".join(names())
         raise ValueError(f"no method {name!r}{nearest(name, names())} Known: {known}; or give package.module:Class")
     module = importlib.import_module(f"{__name__}.{name}")
-    (only,) = (part for part in vars(module).values() if getattr(part, "__module__", "") == module.__name__)
-    method: type[Method] = only
+    classes: list[Any] = [part for part in vars(module).values() if inspect.isclass(part)]
+    method: type[Method]
+    (method,) = (part for part in classes if part.__module__ == module.__name__)
     return method
 
 

@@ -5,7 +5,8 @@ Paper: Chen et al., "Maybe Only 0.5% Data is Needed: A Preliminary Exploration o
 Needs: an encoder; the task as a column value (`--ltd.task COLUMN=VALUE`) or as a file of examples (`--target`).
 Costs: one encoder pass over the pool (and the target), k-means, k distances a task row at most.
 
-1. Encode every record, prompt and answer, as the mean of its token states, scaled to unit length.
+1. Encode every record, prompt and answer, as the mean of its token states, scaled to unit length (a sentence encoder
+   that pools in another way keeps its own).
 2. k-means over the pool. It only decides which region is the task: the cell that holds most of the task's records.
 3. The task's centre is the task record with the largest cosine to that cell's mean.
 4. Farthest-first over the task's records, from that record, to the budget.
@@ -64,7 +65,7 @@ class Ltd:
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: a coreset of the task's rows."""
-        embedding = Embedding(self.embedder, pooling="mean")
+        embedding = Embedding(self.embedder)
         x = lab.features(embedding, pool).array()
         cells = lab.keep(choose_k, x, rng, grid=GRID if self.clusters is None else (self.clusters,))
         centers = cells.centers

@@ -21,7 +21,7 @@ PASSES = 12  # for a point of the curve
 
 
 def powers_of_two(n: int, budget: int) -> tuple[int, ...]:
-    """2, 4, 8, ... up to min(n / 39, budget / 2) cells for `n` rows of which `budget` are wanted; 1 if that is below 2."""
+    """2, 4, 8, ... cells, up to min(n / 39, budget / 2) for `n` rows of which `budget` are wanted; 1 if that is < 2."""
     most = min(n / ROWS_A_CELL, budget / 2)
     return tuple(2**power for power in range(1, math.floor(math.log2(most)) + 1)) if most >= 2 else (1,)
 
@@ -41,8 +41,10 @@ def choose_k(
     taken on at most `sample` rows; the partition is of all. Without a `grid`, powers of two up to n / 39. Numbers above
     half of the rows sampled are left out of the curve; a grid of one is taken as it is, without a curve.
 
-    `notes["silhouette"]` has lists `clusters`, `simplified`, `without_cells`, `corrected`, and `rows` sampled, `chosen`,
-    `left_out`. Raises `ValueError` where no number of the grid is from 1 to half of the rows, and as `kmeans`.
+    `notes["silhouette"]` has lists `clusters`, `simplified`, `without_cells`, `corrected`, and `rows` (sampled),
+    `chosen` and `left_out`. Raises `ValueError` where no number of the grid is from 1 to half of the rows sampled, and
+    as `kmeans` does.
+
     Source: silhouette of Diversify and Conquer (arXiv 2409.11378, section 4.3), corrected in the manner of the gap
     statistic (Tibshirani, Walther and Hastie, 2001).
     """

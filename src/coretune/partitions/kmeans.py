@@ -17,6 +17,7 @@ from coretune.shapes import Float, Int32
 
 SAMPLE = 16  # rows a cell in the first sample
 SAMPLE_TOLERANCE = 1e-3  # samples differ by more than this from the whole
+SAMPLE_SWAPS = 2
 SWAPPED = 8  # one in so many centres is moved in a round of swaps
 SETTLING = 2  # passes after a round of swaps before it is judged
 WORTH = 1e-4  # of the inertia: a round that saves less is followed by one of half as many swaps
@@ -46,14 +47,15 @@ def kmeans(  # noqa: PLR0913
     tolerance: float = 1e-4,
     watch: Callable[[float], None] | None = None,
 ) -> Partition:
-    """`c` cells around centres such that the sum of squared distances to them is small, under Euclidean distance.
+    """`c` cells around centres such that the sum of squared Euclidean distances to them is small.
 
     `x`: numpy array or torch tensor, any floating type; products are taken where it lies. `spherical`: centres have
-    length 1, as the rows must have; a row goes to the centre with the largest cosine. `start`: the first centres;
-    without it, k-means++ on a sample of 16 rows a cell, which grows to all rows by doubling. `restarts`: the best of so
-    many runs. `swaps`: rounds in which centres that hardly matter are moved to split other cells, kept where the inertia
-    falls; 0 is Lloyd's passes alone. A run ends after `max_passes` over all rows, or when a pass lowers the inertia by
-    no more than `tolerance` of it; with 0, when nothing changes. `watch` gets the inertia after every pass over all rows.
+    length 1, as the rows must have, and a row goes to the centre with the largest cosine. `start`: the first centres;
+    without it, k-means++ on a sample of 16 rows a cell, which grows by doubling to all rows. `restarts`: the best of
+    so many runs. `swaps`: rounds in which centres that hardly matter are moved to split other cells, kept where the
+    inertia falls; 0 is Lloyd's passes alone. A run ends after `max_passes` over all rows, or when a pass lowers the
+    inertia by no more than `tolerance` of it; with 0, when nothing changes. `watch` is told the inertia after every
+    pass over all rows.
 
     The result: labels are each row's nearest of the returned centres, as plain float64 arithmetic has it, ties to the
     lower centre; no cell is empty; cells are numbered by their lowest row; inertia is in float64. Notes: `passes` over
@@ -93,14 +95,14 @@ class _Run:
 
 
 def _sampled(whole: Level, c: int, rng: np.random.Generator, effort: _Effort) -> Float[np.ndarray, "c d"]:
-    """First centres: k-means++ on a sample, brought down on it and on samples twice as large, up to half of all rows."""
+    """First centres: k-means++ on a sample, brought down on it and on samples twice as large, up to half the rows."""
     n = len(whole.spread)
     if 2 * SAMPLE * c > n:
         return seeds(whole, c, rng)
     order = rng.permutation(n)
     centers: Float[np.ndarray, "c d"] | None = None
     size = SAMPLE * c
-    loose = _Effort(effort.swaps, effort.max_passes, max(effort.tolerance, SAMPLE_TOLERANCE), None)
+    loose = _Effort(min(effort.swaps, SAMPLE_SWAPS), effort.max_passes, max(effort.tolerance, SAMPLE_TOLERANCE), None)
     while 2 * size <= n:
         some = np.sort(order[:size])
         level = Level(whole.rows, some, whole.spread[some], whole.mean, whole.spherical)
@@ -170,7 +172,7 @@ def _refill(
     cell: Int32[np.ndarray, " n"],
     squared: Float[np.ndarray, " n"],
 ) -> None:
-    """Move centres without rows to the rows farthest from theirs; raises `ValueError` where no row is away from its own."""
+    """Move centres without rows to the rows farthest from theirs; raises `ValueError` where no row is away."""
     shared = np.bincount(cell, minlength=len(centers))[cell] > 1
     farthest = np.argsort(-squared, kind="stable")
     farthest = farthest[shared[farthest] & (squared[farthest] > 0)]

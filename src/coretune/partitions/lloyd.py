@@ -1,4 +1,4 @@
-"""Lloyd's passes over all rows or a sample of them: every row to its nearest centre, every centre to its cell's mean."""
+"""Lloyd's passes over all rows or some: every row to its nearest centre, every centre to its cell's mean."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _with_means(level: Level, fit: Fit) -> Fit:
 
 
 def _filled(level: Level, fit: Fit) -> Fit:
-    """Every empty cell given the row farthest from its own centre, out of a cell with other rows; ties to the lower row.
+    """Every empty cell given the row farthest from its centre, out of a cell with other rows; ties to the lower row.
 
     Cells stay empty where no row is away from its centre: there are too few distinct rows.
     """

@@ -25,10 +25,8 @@ def proportional(
     Source: largest remainder (Hamilton's method) with capacities. Shares by size are counted in whole numbers, so
     equal remainders are equal.
     """
-    room = np.asarray(sizes, dtype=np.int64).copy()
+    room = _room(sizes, k)
     share = room.copy() if weights is None else np.asarray(weights, dtype=np.float64).copy()
-    if k < 0 or (len(room) and room.min() < 0):
-        raise ValueError(f"{k} rows asked of cells of sizes {room.tolist()[:10]}: neither may be negative")
     if share.shape != room.shape or not np.isfinite(share).all() or (share < 0).any():
         raise ValueError(f"weights must be {len(room)} finite numbers from 0; found {share.tolist()[:10]}")
     quota = np.zeros(len(room), np.int64)
@@ -43,24 +41,37 @@ def proportional(
 
 
 def equal(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndarray, " c"]:
-    """Share `k` rows out equally over cells of these sizes; what small cells cannot take goes equally to the others.
+    """Share `k` rows out equally: every cell gets the same number, or all its rows where it has fewer.
 
-    Rows that do not divide go to the lower cells. The quotas sum to min(k, all rows). Raises `ValueError` as
-    `proportional`.
+    Rows that do not divide go one each to the lowest cells that have more. The quotas sum to min(k, all rows). Raises
+    `ValueError` where `k` or a size is negative.
     """
-    return proportional(sizes, k, weights=np.ones(len(sizes)))
+    room = _room(sizes, k)
+    left = min(k, int(room.sum()))
+    low, high = 0, int(room.max(initial=0))  # the largest number that all can be given
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(np.minimum(room, middle).sum()) <= left else (low, middle - 1)
+    quota = np.minimum(room, low)
+    quota[np.flatnonzero(room > low)[: left - int(quota.sum())]] += 1
+    return quota
+
+
+def _room(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndarray, " c"]:
+    """The sizes as an array of their own, checked together with `k`."""
+    room = np.array(sizes, dtype=np.int64)
+    if k < 0 or room.min(initial=0) < 0:
+        raise ValueError(f"{k} rows asked of cells of sizes {room.tolist()[:10]}: neither may be negative")
+    return room
 
 
 def _largest_remainder(share: np.ndarray, k: int) -> Int64[np.ndarray, " c"]:
     """`k` in proportion to `share`, in whole numbers that sum to `k`; cells of share 0 get none."""
     if share.dtype.kind == "f":
-        share = share / share.max()
+        share = np.ldexp(share, -np.frexp(share.max())[1])  # no overflow; by a power of two, so without rounding
     whole, rest = np.divmod(k * share, share.sum())
     quota = whole.astype(np.int64)
     rest[share == 0] = -1
     order = np.argsort(-rest, kind="stable")
-    left = k - int(quota.sum())
-    while left > 0:
-        quota[order[:left]] += 1
-        left = k - int(quota.sum())
+    quota[order[: k - int(quota.sum())]] += 1
     return quota

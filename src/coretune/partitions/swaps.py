@@ -8,7 +8,7 @@ from coretune.distances import squares
 from coretune.partitions.lloyd import Fit, Level
 from coretune.shapes import Float
 
-LARGEST = 1024  # rows of a cell that are looked at for its split
+LARGEST = 512  # rows of a cell that are looked at for its split
 TRIED = 4  # cells looked at for each swap wanted
 
 

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def drawn(log_weights: Float[np.ndarray, " n"], k: int, *, rng: np.random.Generator) -> Selection:
-    """`k` rows drawn one after the other without replacement, each in proportion to exp(log_weight), in order of drawing.
+    """`k` rows drawn one after the other without replacement, each in proportion to exp(log_weight).
 
     Only differences of log-weights matter, so any size is safe. A row at -inf (weight 0) is drawn only when no other is
     left: then such rows follow at random, with gain NaN, and the log says how many. Gains are the perturbed keys, log

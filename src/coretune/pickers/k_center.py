@@ -29,8 +29,8 @@ def k_center(
     return. `k` counts the start. Gains are the covering radius before each pick, in the unit of `x`; NaN for a start.
 
     The picks are those of the plain loop in float64; products in float32 only say which rows need not be looked at.
-    Most rows are compared with most picks never, or many picks at a time. Memory beyond `x`: O(n + k d).
-    Raises `ValueError` where `k` is more than there is, a row is not finite, or `start` or `chosen` are not rows of `x`.
+    Most rows are compared with most picks never, or many picks at a time. Memory beyond `x`: O(n + k d). Raises
+    `ValueError` where `k` is more than there is, a row is not finite, or `start` or `chosen` are not rows of `x`.
 
     Source: Gonzalez (1985), "Clustering to minimize the maximum intercluster distance"; the radius is at most twice the
     smallest possible. For coresets: Sener and Savarese (2018), arXiv 1708.00489, algorithm 1.
