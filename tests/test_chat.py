@@ -19,7 +19,7 @@ from coretune.chat import PLAIN, Encoded, Refused, chat_tokenizer, count_tokens,
 from coretune.chat_spans import render
 from coretune.errors import ModelError
 from coretune.pool import Example, Message, content_key
-from made_tokenizers import DS, FAMILIES, byte_level, tokenizer_for, with_spaces
+from tests.made_tokenizers import DS, FAMILIES, byte_level, tokenizer_for, with_spaces
 
 U1, A1 = Message("user", "Name a colour."), Message("assistant", "Blue.")
 U2, A2 = Message("user", "Another?"), Message("assistant", "Red, I think.")

@@ -100,7 +100,7 @@ class TestWithAModel:
     @pytest.fixture(autouse=True)
     def tokenizer(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         pytest.importorskip("transformers")
-        from made_tokenizers import tokenizer_for
+        from tests.made_tokenizers import tokenizer_for
 
         made = tokenizer_for("smollm2")
         made.model_max_length = 200
@@ -171,7 +171,7 @@ def test_answer_tokens(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     from coretune.features import FeatureSpec
     from coretune.features.answer_tokens import AnswerTokens
     from coretune.pool import Example, Message
-    from made_tokenizers import tokenizer_for
+    from tests.made_tokenizers import tokenizer_for
 
     made = tokenizer_for("gemma")
     monkeypatch.setattr("coretune.models.load_tokenizer", lambda name, **_: made)

@@ -8,11 +8,11 @@ import tomllib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.made_pools import HashedWords, records, write_jsonl
 
 from coretune.cli import main
 from coretune.command_options import parse_columns
 from coretune.features.embedding import Embedding
+from tests.made_pools import HashedWords, records, write_jsonl
 
 
 @pytest.fixture(autouse=True)

@@ -401,6 +401,22 @@ def test_engine_for_one_worker_is_map() -> None:
         assert engine is map
 
 
+def test_engine_for_a_machine_without_gpus_is_threads_with_a_share_of_the_cores_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    with engine_for() as engine:
+        assert isinstance(engine, Threads)
+        assert engine.workers == 4
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    with engine_for() as engine:
+        assert isinstance(engine, Processes)
+        assert engine.workers == 2
+
+
 def test_engine_for_more_is_closed() -> None:
     with engine_for(2) as engine:
         assert list(engine(square, [2])) == [4]

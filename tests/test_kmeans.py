@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from coretune.partitions.lloyd import Level
 from coretune.partitions.seeding import seeds
 
 ANGLES = np.deg2rad([0, 5, 12, 20, 40, 95, 100, 170])
-EIGHT = np.c_[np.cos(ANGLES), np.sin(ANGLES)]  # diversity spec 1.7
+EIGHT = np.c_[np.cos(ANGLES), np.sin(ANGLES)]
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -68,7 +68,7 @@ def assert_sound(partition: Partition, x: np.ndarray) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_worked_example(dtype: type) -> None:
-    """Diversity spec 1.7."""
+    """Lloyd's passes from rows 0 and 6, and the cosines of the first cell to its mean."""
     partition = kmeans(EIGHT.astype(dtype), 2, rng(), start=EIGHT[[0, 6]], tolerance=0)
     assert partition.cell.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
     assert partition.centers == pytest.approx(np.array([[0.9360, 0.2560], [-0.4152, 0.7182]]), abs=5e-5)
@@ -114,11 +114,9 @@ def test_inertia_never_rises_over_passes(spherical: bool) -> None:
     x, _ = planted(3000, 30, 8, apart=0.5)
     x = x / np.linalg.norm(x, axis=1, keepdims=True) if spherical else x
     told: list[float] = []
-    made = kmeans(
-        x, 12, rng(), spherical=spherical, start=x[:12] * 1.0, swaps=0, tolerance=0, watch=told.append
-    )
+    made = kmeans(x, 12, rng(), spherical=spherical, start=x[:12] * 1.0, swaps=0, tolerance=0, watch=told.append)
     assert len(told) == made.notes["passes"] > 5
-    assert all(later <= earlier * (1 + 1e-9) for earlier, later in zip(told, told[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-9) for earlier, later in pairwise(told))
     assert told[-1] == pytest.approx(made.inertia, rel=1e-6)
 
 
@@ -218,7 +216,7 @@ def test_rows_that_are_not_finite_or_not_of_length_one_are_named() -> None:
 
 
 def test_spherical_cells_differ_from_flat_ones() -> None:
-    """Diversity spec 5.6: the mean of rows at -60, 0 and 60 degrees is short, and short means attract."""
+    """The mean of rows at -60, 0 and 60 degrees is short, and short means attract."""
     angles = np.deg2rad([-60, 0, 60, 135])
     rows = np.c_[np.cos(angles), np.sin(angles)]
     start = np.stack([rows[:3].mean(axis=0), rows[3]])
@@ -306,7 +304,6 @@ def test_seeds_are_drawn_as_k_means_plus_plus_draws_them() -> None:
 
 
 def test_worked_silhouettes() -> None:
-    """Diversity spec 5.4."""
     x = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [15.0]])
     assert full_silhouette(x, np.array([0, 0, 0, 1, 1, 1], np.int32)) == pytest.approx(0.7882, abs=5e-5)
     centers = np.array([[1.0], [12.0]])
@@ -324,9 +321,13 @@ def test_silhouettes_of_rows_alone_and_of_one_cell_are_zero() -> None:
 
 
 def test_the_bias_that_is_corrected_for() -> None:
-    """Diversity spec 5.4: on data without cells the simplified silhouettes rise with K, the full one does not."""
+    """On data without cells the simplified silhouettes rise with K, the full one does not."""
     x = rng().normal(size=(2000, 32)).astype(np.float32)
-    for c, squared, simplified, full in [(8, 0.090, 0.047, 0.022), (128, 0.208, 0.116, 0.004), (512, 0.418, 0.280, -0.031)]:
+    for c, squared, simplified, full in [
+        (8, 0.090, 0.047, 0.022),
+        (128, 0.208, 0.116, 0.004),
+        (512, 0.418, 0.280, -0.031),
+    ]:
         made = kmeans(x, c, rng(1), swaps=0)
         assert squared_silhouette(x, made.centers) == pytest.approx(squared, abs=0.01)
         assert simplified_silhouette(x, made.centers) == pytest.approx(simplified, abs=0.01)

@@ -170,7 +170,7 @@ def test_equal_quotas_differ_by_one_at_most_where_there_is_room(sizes: list[int]
     [([1, -1], 1, None), ([1], -1, None), ([1, 2], 1, [1.0]), ([1, 2], 1, [1.0, -1.0]), ([1, 2], 1, [1.0, np.inf])],
 )
 def test_quotas_refuse_what_makes_no_sense(sizes: list[int], k: int, weights: list[float] | None) -> None:
-    with pytest.raises(ValueError, match="must be|may be"):
+    with pytest.raises(ValueError, match=r"must be|may be"):
         proportional(sizes, k, weights=weights)
 
 
@@ -233,7 +233,6 @@ def test_within_refuses_impossible_quotas_and_pickers_that_do_not_deliver() -> N
 
 
 def test_one_cell_is_plain_picking_and_constant_quality_is_a_uniform_draw() -> None:
-    """Diversity spec 2.11 (d)."""
     quality = np.random.default_rng(1).normal(size=30)
     one = Partition(np.zeros(30, np.int32))
     made = within(one, np.array([7]), lambda rows, quota, _: top(quality[rows], quota), np.random.default_rng(0))

@@ -16,8 +16,8 @@ from coretune.pickers.top import highest
 from coretune.scores.draw_weights import linear_weights, softmax_weights
 
 ANGLES = np.deg2rad([0, 5, 12, 20, 40])
-TASK = np.c_[np.cos(ANGLES), np.sin(ANGLES)]  # the task rows of diversity spec 1.7
-SCORES = np.array([36.0, 30.0, 25.0, 16.0, 9.0, 4.0])  # diversity spec 0.3 and 2.4
+TASK = np.c_[np.cos(ANGLES), np.sin(ANGLES)]
+SCORES = np.array([36.0, 30.0, 25.0, 16.0, 9.0, 4.0])
 QUALITY = np.array([0.30, 0.25, 0.208, 0.133, 0.075, 0.033])
 
 
@@ -49,7 +49,7 @@ def radius(x: np.ndarray, picks: list[int]) -> float:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_k_center_worked_example(dtype: type) -> None:
-    """Diversity spec 1.7: radii after each pick; the gain of a pick is the radius before it."""
+    """The gain of a pick is the radius before it; the start has none."""
     picked = k_center(TASK.astype(dtype), 5, start=2)
     assert picked.rows.tolist() == [2, 4, 0, 3, 1]
     assert np.isnan(picked.gains[0])
@@ -62,7 +62,7 @@ def test_k_center_worked_example(dtype: type) -> None:
 
 
 def test_k_center_is_sequential() -> None:
-    """Diversity spec 3.6: one-shot top-n would pick the near-duplicates 3, 4, 2."""
+    """The three rows farthest from row 0 are the near-duplicates 3, 4 and 2."""
     x = np.array([(0, 0), (1, 0), (8, 0), (8.2, 0), (8.1, 0.3), (0, 6), (-3, -3)], float)
     picked = k_center(x, 3, chosen=[0])
     assert picked.rows.tolist() == [3, 5, 6]
@@ -94,7 +94,7 @@ def test_k_center_is_the_plain_loop_on_grids_full_of_ties(seed: int, starts: boo
 
 
 def test_k_center_leaves_near_duplicates_for_last() -> None:
-    """Diversity spec 0.1: in float32 |a|^2 + |b|^2 - 2ab is negative for 4 in 10 of these pairs, and NaN at the root."""
+    """In float32 |a|^2 + |b|^2 - 2ab is negative for many of these pairs, and its root NaN, which argmax picks first."""
     random = rng()
     base = random.normal(size=(60, 4096)).astype(np.float32) * 5.4
     twins = base + (random.normal(size=base.shape) * 1e-4 / 64).astype(np.float32)
@@ -162,7 +162,7 @@ def test_k_center_refuses_what_it_cannot_do() -> None:
         k_center(x, 5, chosen=[0, 1])
     with pytest.raises(ValueError, match="start 6"):
         k_center(x, 2, start=6)
-    with pytest.raises(ValueError, match="start 1 .* not chosen"):
+    with pytest.raises(ValueError, match=r"start 1 .* not chosen"):
         k_center(x, 2, start=1, chosen=[1])
     with pytest.raises(ValueError, match="distinct"):
         k_center(x, 2, chosen=[1, 1])
@@ -226,7 +226,6 @@ def inclusion(p: np.ndarray, k: int) -> np.ndarray:
 
 
 def test_draws_are_sequential_draws_without_replacement() -> None:
-    """Diversity spec 0.3."""
     exact = inclusion(SCORES, 2)
     assert exact == pytest.approx([0.5598, 0.4903, 0.4232, 0.2854, 0.1660, 0.0753], abs=5e-5)
     random, runs = rng(), 20_000
@@ -235,7 +234,7 @@ def test_draws_are_sequential_draws_without_replacement() -> None:
 
 
 def test_worked_weights_by_softmax_and_in_proportion() -> None:
-    """Diversity spec 2.4: what the first draw has for each row."""
+    """What each row's chance is in the first draw."""
 
     def first(log_weights: np.ndarray) -> np.ndarray:
         return np.exp(log_weights) / np.exp(log_weights).sum()
@@ -251,7 +250,7 @@ def test_worked_weights_by_softmax_and_in_proportion() -> None:
 
 
 def test_huge_scores_do_not_overflow() -> None:
-    """Diversity spec 2.4: exp(720) is not a float."""
+    """exp(720) is not a float."""
     picked = drawn(softmax_weights(np.array([720.0, 719.0, 0.0])), 3, rng=rng())
     assert np.isfinite(picked.gains).all() and set(picked.rows.tolist()) == {0, 1, 2}
     assert picked.rows[2] == 2

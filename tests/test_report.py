@@ -24,7 +24,7 @@ from coretune.errors import FolderError
 from coretune.pages import charts, comparison, examples, points, spreads, summary, tables, wording
 from coretune.pages.run_files import read_run
 from coretune.report import script_json, write_report
-from run_folders import HOSTILE, SILHOUETTE, make_run_folder
+from tests.run_folders import HOSTILE, SILHOUETTE, make_run_folder
 
 VOID = {"meta", "br", "img", "input", "col", "link", "hr"}
 

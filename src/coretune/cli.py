@@ -31,6 +31,9 @@ Template = Annotated[
         help="A chat template for a model that has none: a Jinja file, or `plain` for prompt, blank line, answer."
     ),
 ]
+Workers = Annotated[
+    int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
+]
 Store = Annotated[Path | None, Parameter(help="Where measurements are kept; by default the user's cache.")]
 
 
@@ -95,7 +98,7 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
             Literal["messages", "alpaca", "sharegpt", "parquet"] | None,
             Parameter(help="Convert the chosen records; by default they come out as they came in."),
         ] = None,
-        workers: Annotated[int, Parameter(help="How many workers measure at once.")] = 1,
+        workers: Workers = None,
         store: Store = None,
         overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
         options: Any = None,
@@ -124,7 +127,7 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
     return select
 
 
-def _carry_out(request: Request, out: Path, workers: int, store: Path | None, overwrite: bool) -> None:
+def _carry_out(request: Request, out: Path, workers: int | None, store: Path | None, overwrite: bool) -> None:
     """Carry a request out, with progress, and say what came out."""
     from coretune.engines import engine_for
     from coretune.lab import Lab
@@ -145,7 +148,7 @@ def run(
     /,
     *,
     out: Annotated[Path, Parameter(help="The run folder to make.")],
-    workers: Annotated[int, Parameter(help="How many workers measure at once.")] = 1,
+    workers: Workers = None,
     store: Store = None,
     overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
 ) -> None:

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Selection:
         rows: Int64[np.ndarray, " k"] | Sequence[int],
         gains: np.ndarray | None = None,
         weights: np.ndarray | None = None,
-    ) -> Self:
+    ) -> Selection:
         """A selection with gains NaN and weights 1 where none are given; weights are scaled to mean 1."""
         chosen = np.asarray(rows, dtype=np.int64)
         gain = np.full(len(chosen), np.nan) if gains is None else np.asarray(gains)
@@ -51,7 +50,7 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def head(self, k: int) -> Self:
+    def head(self, k: int) -> Selection:
         """The first `k` picks."""
         return type(self).of(self.rows[:k], self.gains[:k], self.weights[:k])
 
@@ -89,7 +88,7 @@ class Budget:
     costs: Int64[np.ndarray, " n"] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Budget:
         """Read a budget. Raises `ValueError` with the forms that are understood."""
         match = BUDGET.match(text.strip().replace("_", ""))
         if match is None or (match["unit"] != "%" and "." in match["number"] and not match["unit"]):
@@ -101,7 +100,7 @@ class Budget:
             return cls(text.strip(), share=number / 100, in_tokens=in_tokens)
         return cls(text.strip(), amount=round(number * SCALE.get(unit, 1)), in_tokens=in_tokens)
 
-    def on(self, n: int, candidates: int, costs: Int64[np.ndarray, " n"] | None = None) -> Self:
+    def on(self, n: int, candidates: int, costs: Int64[np.ndarray, " n"] | None = None) -> Budget:
         """The budget for a pool of `n` rows of which `candidates` may be chosen; `costs` are the pool's answer tokens.
 
         A share is of the whole pool, excluded rows included. Raises `ValueError` where more is asked than there is,
@@ -121,7 +120,7 @@ class Budget:
             raise ValueError(f"budget {self.asked!r} asks for {rows} rows; {candidates} of {n} may be chosen: lower it")
         return replace(self, rows=min(rows, candidates))
 
-    def view(self, rows: Int64[np.ndarray, " m"]) -> Self:
+    def view(self, rows: Int64[np.ndarray, " m"]) -> Budget:
         """The same budget for a view of the pool: costs of these rows alone."""
         return self if self.costs is None else replace(self, costs=self.costs[rows])
 

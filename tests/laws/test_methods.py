@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from coretune.features.embedding import Embedding
-from tests.made_pools import HashedWords, pool_of
 
 from coretune import methods
+from coretune.features.embedding import Embedding
 from coretune.lab import Lab
 from coretune.rounds import run
 from coretune.runs import make_method
 from coretune.selection import Budget
+from tests.made_pools import HashedWords, pool_of
 
 REQUIRED = {"kmq": {"quality": "stars"}}  # options without a default
 NAMES = methods.names()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from coretune.shapes import Float, Float32, Int32, Int64
 
-PRODUCTS = 1 << 19  # held at a time: 2 MB of float32
+PRODUCTS = 1 << 21  # held at a time: 8 MB of float32
 UNIT = {4: 2.0**-24, 8: 2.0**-53}  # unit roundoff by bytes of a number
 
 
+@runtime_checkable
 class Rows(Protocol):
     """The rows of a matrix `(n, d)`, wherever they lie. `rows` None means all of them."""
 

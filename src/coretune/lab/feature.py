@@ -19,7 +19,7 @@ BLOCK_ROWS = 8192
 class Feature:
     """The measured values of some rows, on disk. `rows`, `blocks` and `array` give fresh arrays that may be written to.
 
-    `keys` are the content hashes of the rows; `which` and `place` say in which stored array, and where in it, each lies.
+    `keys` are the rows' content hashes; `which` and `place` say in which stored array, and where in it, each lies.
     """
 
     def __init__(

@@ -29,6 +29,8 @@ def drawn(log_weights: Float[np.ndarray, " n"], k: int, *, rng: np.random.Genera
     if not (weights < np.inf).all():
         row = int(np.flatnonzero(~(weights < np.inf))[0])
         raise ValueError(f"row {row} has log-weight {weights[row]}; weights must be finite numbers from 0")
+    if not 0 <= k <= len(weights):
+        raise ValueError(f"{k} rows asked of {len(weights)}")
     noise = rng.gumbel(size=len(weights))
     possible = weights > -np.inf
     count = int(possible.sum())
