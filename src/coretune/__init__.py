@@ -22,13 +22,17 @@ _HOMES = {
     "select": "runs",
 }
 
+_ROOMS = ("partitions", "pickers", "scores")  # rooms of plain functions, as in coretune.pickers.k_center(x, k)
+
 __all__ = ["Budget", "Example", "Lab", "Message", "Pool", "Selection", "read_pool", "select"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for, so that `import coretune` stays quick."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

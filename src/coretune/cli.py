@@ -23,7 +23,9 @@ Pools = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    Parameter(help="Which columns hold what, as FIELD=COLUMN: prompt=Question,completion='Best Answer'."),
+    Parameter(
+        help="Which columns hold what, as FIELD=COLUMN: prompt=Question,completion='Best Answer'.", negative_iterable=""
+    ),
 ]
 Template = Annotated[
     str | None,
@@ -35,6 +37,18 @@ Workers = Annotated[
     int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
 ]
 Store = Annotated[Path | None, Parameter(help="Where measurements are kept; by default the user's cache.")]
+
+
+EXAMPLES = """Examples:
+
+coretune select data.jsonl --method random --budget 5% --out runs/random
+
+coretune select data.jsonl --method ltd --ltd.task category=closed_qa --budget 1% --out runs/ltd
+
+coretune select data/*.parquet --method kmq --kmq.quality length --kmq.draw linear --budget 200k-tokens \
+--model smollm2-135m --out runs/kmq
+
+The options of one method: coretune select --method NAME --help"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,7 +77,7 @@ def _app(tokens: Sequence[str]) -> App:
         version_flags=["--version"],
     )
     app.command(check)
-    app.command(_select_command(tokens), name="select")
+    app.command(_select_command(tokens), name="select", help_epilogue=EXAMPLES)
     app.command(list_methods, name="methods")
     app.command(report)
     app.command(run)

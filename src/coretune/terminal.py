@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+READING = "reading"  # the stage that counts bytes
 LINE_SECONDS = 10.0  # between plain lines of progress, where there is no terminal
 WORTH_SECONDS = 2.0  # stages that end sooner show nothing
 
@@ -52,7 +53,9 @@ class Watch:
         self._said: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """`done` of `total` rows of a stage are there."""
+        """`done` of `total` rows of a stage are there; of files that are read, bytes."""
+        if stage == READING:
+            stage, done, total = f"{stage}, MiB", done >> 20, None if total is None else total >> 20
         now = time.monotonic()
         began = self._began.setdefault(stage, now)
         if now - began < WORTH_SECONDS and stage not in self._tasks:
