@@ -16,7 +16,7 @@ def test_everything_announced_is_there():
     for name in coretune.__all__:
         assert getattr(coretune, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Pol'"):
-        coretune.Pol  # noqa: B018
+        coretune.Pol
 
 
 def test_parts_work_on_plain_arrays_right_after_import():
