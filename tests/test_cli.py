@@ -104,6 +104,29 @@ def test_target_file_finds_its_task(capsys, tmp_path, pool_file):
     assert topics == ["bread"] * 8
 
 
+def test_scores_from_a_file_are_joined_by_id_and_rows_without_are_left_out(capsys, tmp_path):
+    made = [{**record, "id": f"r{i}"} for i, record in enumerate(records(60))]
+    pool_file = write_jsonl(tmp_path / "pool.jsonl", made)
+    scores = tmp_path / "judge.csv"
+    scores.write_text("id,worth,other\n" + "".join(f"r{i},{i % 7},0\n" for i in range(50)))
+    out = tmp_path / "run"
+    asked = ("--method", "kmq", "--kmq.quality", "worth", "--kmq.clusters", "1", "--budget", "7")
+    code, said, error = select(capsys, pool_file, out, *asked, "--scores", f"{scores}:worth")
+    assert code == 0, error
+    assert "50 could be chosen (10 no number in column worth)" in said
+    table = pq.read_table(out / "selection.parquet").to_pydict()
+    assert table["worth"][:50] == [float(i % 7) for i in range(50)]
+    assert table["worth"][50:] == [None] * 10
+    assert table["excluded_by"][50:] == ["no number in column worth"] * 10
+    assert np.mean([table["worth"][i] for i in np.flatnonzero(table["selected"])]) > 5
+    code, _, error = coretune(capsys, "run", out / "run.toml", "--out", tmp_path / "b", "--store", tmp_path / "s")
+    assert code == 0, error
+    assert (tmp_path / "b" / "selected.jsonl").read_text() == (out / "selected.jsonl").read_text()
+    code, _, error = select(capsys, pool_file, out, *asked, "--scores", scores)
+    assert code == 2
+    assert "say which one holds the score" in error
+
+
 def test_dedup_excludes_later_copies_with_the_reason(capsys, tmp_path):
     made = records(40)
     pool_file = write_jsonl(tmp_path / "pool.jsonl", made + made[:5])
@@ -131,7 +154,7 @@ def test_dedup_excludes_later_copies_with_the_reason(capsys, tmp_path):
         (["--method", "ltd", "--budget", "5", "--ltd.task", "topic=chesss"], "the most frequent values of topic are"),
         (["--method", "ltd", "--budget", "5", "--ltd.task", "topik=chess"], "did you mean 'topic'"),
         (["--method", "ltd", "--budget", "110", "--ltd.task", "topic=chess"], "to choose among"),
-        (["--method", "kmq", "--kmq.quality", "topic", "--budget", "5"], "holds text, not numbers"),
+        (["--method", "kmq", "--kmq.quality", "topic", "--budget", "5"], "as a number a row, but holds text"),
         (["--budget", "5"], "--method"),
         (["--method", "random"], "--budget"),
     ],

@@ -281,6 +281,16 @@ def test_torch_tensors_give_what_numpy_gives() -> None:
     assert kmeans(half, 9, rng()).cell.tolist() == kmeans(half.float().numpy(), 9, rng()).cell.tolist()
 
 
+def test_choose_k_takes_torch_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    x, own = planted(600, 4, 16, apart=4.0)
+    made = choose_k(torch.from_numpy(x), rng(), grid=(2, 4, 8))
+    assert same_cells(made.cell, own)
+    assert made.notes["silhouette"]["corrected"] == pytest.approx(
+        choose_k(x, rng(), grid=(2, 4, 8)).notes["silhouette"]["corrected"], abs=1e-3
+    )
+
+
 def test_seeds_are_drawn_as_k_means_plus_plus_draws_them() -> None:
     x = np.array([[0.0], [1.0], [3.0], [7.0]])
     rows = rows_of(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from itertools import combinations, permutations
 
@@ -81,20 +82,26 @@ def test_k_center_is_the_plain_loop(n: int, d: int, k: int, dtype: type) -> None
     assert picked.gains[[1, 2, k // 2]] == pytest.approx(exact)
 
 
-@given(st.integers(0, 10**6), st.booleans())
-def test_k_center_is_the_plain_loop_on_grids_full_of_ties(seed: int, starts: bool) -> None:
+@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans())
+def test_k_center_is_the_plain_loop_on_grids_full_of_ties(seed: int, starts: bool, far: bool, small: bool) -> None:
+    """Ties within and between blocks, and, far from the origin, distances that float32 products cannot tell apart."""
     random = rng(seed)
     n = int(random.integers(2, 30))
     x = random.integers(0, 3, size=(n, 2)).astype(np.float32)
+    x = 8192 + x * np.float32(2**-10) if far else x
     chosen = random.permutation(n)[: random.integers(0, n // 2)].tolist()
     free = [row for row in range(n) if row not in chosen]
     start = int(random.choice(free)) if starts else None
     k = int(random.integers(1, len(free) + 1))
-    assert k_center(x, k, start=start, chosen=chosen).rows.tolist() == farthest_first(x, k, start, chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        if small:
+            patch.setattr(sys.modules["coretune.pickers.k_center"], "BLOCK", 3)
+            patch.setattr(sys.modules["coretune.pickers.k_center"], "CHUNK", 2)
+        assert k_center(x, k, start=start, chosen=chosen).rows.tolist() == farthest_first(x, k, start, chosen)
 
 
 def test_k_center_leaves_near_duplicates_for_last() -> None:
-    """In float32 |a|^2 + |b|^2 - 2ab is negative for many of these pairs, and its root NaN, which argmax picks first."""
+    """In float32 |a|^2 + |b|^2 - 2ab is negative for many of these pairs, and argmax picks the NaN of its root."""
     random = rng()
     base = random.normal(size=(60, 4096)).astype(np.float32) * 5.4
     twins = base + (random.normal(size=base.shape) * 1e-4 / 64).astype(np.float32)
@@ -276,7 +283,7 @@ def test_a_weight_that_is_no_number_is_named(wrong: float) -> None:
 
 
 def test_equal_weights_of_any_size_are_a_uniform_draw() -> None:
-    for weight in (0.0, -3.7, 900.0):
+    for weight in (0.0, -3.7, 900.0, 1e17):
         assert drawn(np.full(30, weight), 12, rng=rng(2)).rows.tolist() == uniform(30, 12, rng=rng(2)).rows.tolist()
     counts = np.bincount([row for seed in range(3000) for row in uniform(6, 2, rng=rng(seed)).rows], minlength=6)
     assert counts / 3000 == pytest.approx(np.full(6, 1 / 3), abs=0.04)

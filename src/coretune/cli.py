@@ -33,6 +33,10 @@ Template = Annotated[
         help="A chat template for a model that has none: a Jinja file, or `plain` for prompt, blank line, answer."
     ),
 ]
+Scores = Annotated[
+    list[str] | None,
+    Parameter(help="A file of scores joined by id, FILE or FILE:COLUMN: a column to choose by.", negative_iterable=""),
+]
 Workers = Annotated[
     int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
 ]
@@ -107,6 +111,7 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
         target: Annotated[str | None, Parameter(help="A file of examples of the task, for targeted methods.")] = None,
         seed: Annotated[int, Parameter(help="Everything random follows from it.")] = 0,
         columns: Columns = None,
+        scores: Scores = None,
         dedup: Annotated[bool, Parameter(help="Choose no exact copy of an earlier row.", negative="")] = False,
         format: Annotated[
             Literal["messages", "alpaca", "sharegpt", "parquet"] | None,
@@ -128,6 +133,7 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
             model=model,
             template=read_template(template),
             columns=parse_columns(columns),
+            scores=tuple(scores or ()),
             dedup=dedup,
             format=format,
         )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coretune.errors import nearest
-from coretune.shapes import Bool, Int64
+from coretune.shapes import Bool, Float32, Int64
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 DATA = "data."  # prefix of the columns that hold a record's own top-level scalars
@@ -219,6 +219,16 @@ class Pool:
         known = self.excluded.get(reason, np.empty(0, dtype=np.int64))
         together = {**self.excluded, reason: np.union1d(known, np.asarray(rows, dtype=np.int64))}
         return self._view(self._rows, together)
+
+    def joined(self, name: str, values: Float32[np.ndarray, " n"]) -> Pool:
+        """The same pool with a column `name` of numbers, NaN where a row has none.
+
+        Raises `ValueError` where there is such a column, or where the pool is a view of another.
+        """
+        if name in self.fields or self._rows is not None:
+            raise ValueError(f"column {name!r} cannot be joined: the pool has {', '.join(self.fields)}, or is a view")
+        table = self.table.append_column(DATA + name, pa.array(values.astype(np.float64), mask=np.isnan(values)))
+        return Pool(table, rejected=self.rejected, formats=self.formats, inputs=self.inputs, excluded=self.excluded)
 
     def subset(self, rows: Int64[np.ndarray, " k"]) -> Pool:
         """A view of these rows, in this order, all of them candidates; its row j is this pool's `rows[j]`."""

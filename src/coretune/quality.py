@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coretune.errors import Unmeasurable, nearest
+from coretune.features.column import column
 from coretune.features.length import Length
 from coretune.pool import Pool
 from coretune.shapes import Float32
@@ -25,10 +26,8 @@ def named_score(name: str, pool: Pool, lab: Lab) -> Float32[np.ndarray, " n"]:
     known = ("length", *pool.fields)
     if name not in known:
         raise ValueError(f"no score {name!r}{nearest(name, known)} Known here: {', '.join(known)}")
-    values = pool.column(name)
-    if values.dtype == object:
-        raise ValueError(f"column {name!r} holds text, not numbers; a score must be a number a row")
+    values = column(pool, name)
     missing = np.flatnonzero(~np.isfinite(values))
     if len(missing):
         raise Unmeasurable(missing, f"no number in column {name}", pool)
-    return values.astype(np.float32)
+    return values

@@ -25,7 +25,8 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
     card = methods.card(request.method)
     asked = dataclasses.asdict(request)
     del asked["fingerprint"]  # stands in [pool]
-    asked["inputs"] = [str(Path(each).absolute()) if Path(each).exists() else each for each in request.inputs]
+    for name in ("inputs", "scores"):
+        asked[name] = [_absolute(each) for each in asked[name]]
     options = {each.name: getattr(method, each.name) for each in dataclasses.fields(method)}  # type: ignore[arg-type]
     options = {name: request.options.get(name) if isinstance(v, Pool) else v for name, v in options.items()}
     return {
@@ -46,6 +47,12 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
         "notes": dict(outcome.rounds[-1].notes) | _partition_notes(outcome),
         "versions": _versions(),
     }
+
+
+def _absolute(name: str) -> str:
+    """A file by its whole path, so that the run can be repeated from anywhere; other names as they are."""
+    path, colon, column = name.rpartition(":") if not Path(name).exists() else (name, "", "")
+    return f"{Path(path).absolute()}{colon}{column}" if path and Path(path).exists() else name
 
 
 def _budget_facts(outcome: Outcome) -> dict[str, Any]:

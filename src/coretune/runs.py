@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import time
 import tomllib
 import typing
@@ -18,6 +19,7 @@ import numpy as np
 
 from coretune import methods, run_folder
 from coretune.errors import FolderError, PoolError, nearest
+from coretune.features.column import scores_file
 from coretune.pool import Pool
 from coretune.readers import read_pool
 from coretune.rounds import DUPLICATE, Outcome, run
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 GIVEN = ("model", "embedder", "target")  # flags that fill a method's field of that name
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Request:
     """What a user asks for, as `run.toml` holds it: inputs and pools among the options are paths."""
@@ -45,6 +50,7 @@ class Request:
     model: str | None = None
     template: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()  # files of scores, FILE or FILE:COLUMN
     dedup: bool = False
     format: str | None = None
     fingerprint: str | None = None  # of the pool that is meant; None takes the inputs as they are now
@@ -63,7 +69,8 @@ class Request:
                 raise FolderError(f"{path} asks for {name!r}, which is not known{nearest(name, known)}")
         plain: dict[str, Any] = {name: None if value == "none" else value for name, value in asked.items()}
         plain["options"] = {name: None if v == "none" else v for name, v in asked.get("options", {}).items()}
-        return cls(**plain | {"inputs": tuple(asked["inputs"])})
+        plain |= {name: tuple(asked.get(name, ())) for name in ("inputs", "scores")}
+        return cls(**plain)
 
 
 def select(
@@ -149,7 +156,8 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
             f"{', '.join(request.inputs)} has changed since that run: the pool's fingerprint was {request.fingerprint} "
             f"and is {pool.fingerprint}; bring the old files back, or choose anew with coretune select"
         )
-    identity = _identity(request, pool, pools)
+    pool, score_digest = _with_scores(pool, request.scores)
+    identity = _identity(request, pool, pools, score_digest)
     if there == identity and not overwrite:
         return Finished(out, None, pool)
     if there is not None and not overwrite:
@@ -196,9 +204,25 @@ def _places(pool: Pool, lab: Lab, seed: int) -> Float32[np.ndarray, "n 2"] | Non
     return places
 
 
-def _identity(request: Request, pool: Pool, pools: Mapping[str, Pool]) -> str:
+def _with_scores(pool: Pool, files: tuple[str, ...]) -> tuple[Pool, str]:
+    """The pool with the scores of these files as columns, and a digest of them; says how many rows have none."""
+    digest = hashlib.blake2b(digest_size=16)
+    for each in files:
+        path, _, name = each.rpartition(":") if not Path(each).exists() and ":" in each else (each, "", "")
+        scores = scores_file(pool, path, score=name or None)
+        if scores.rows_without or scores.ids_unknown:
+            log.warning(
+                "%s: %d rows of the pool have no %s, %d of its ids are not in the pool",
+                *(path, scores.rows_without, scores.name, scores.ids_unknown),
+            )
+        pool = pool.joined(scores.name, scores.values)
+        digest.update(scores.name.encode() + scores.values.tobytes())
+    return pool, digest.hexdigest()
+
+
+def _identity(request: Request, pool: Pool, pools: Mapping[str, Pool], score_digest: str) -> str:
     """A digest of what was asked, with pools by content: equal for the same run, whatever the files are called."""
-    asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint}
+    asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint, "scores": score_digest}
     asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in pools.items()}}
     text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -10,6 +10,8 @@ import numpy as np
 from coretune.distances.rows import PRODUCTS, UNIT, blocks
 from coretune.shapes import Float, Int32, Int64
 
+SUMMED = 1 << 16  # rows widened to float64 at a time
+
 
 class TensorRows:
     """Rows of a torch tensor; half precision is widened to float32 a block at a time. Results are numpy arrays."""
@@ -29,7 +31,7 @@ class TensorRows:
 
     def take(self, rows: Int64[np.ndarray, " m"] | slice) -> Float[np.ndarray, "m d"]:
         """These rows exactly, in float64."""
-        return np.asarray(self._some(rows).double().cpu().numpy())
+        return np.asarray(self._some(rows).cpu().double().numpy())
 
     def part(self, rows: Int64[np.ndarray, " m"]) -> TensorRows:
         """These rows alone, on the same device."""
@@ -64,10 +66,13 @@ class TensorRows:
         import torch
 
         order = np.argsort(cell, kind="stable")
-        sizes = torch.from_numpy(np.bincount(cell, minlength=c)).to(self.x.device)
-        members = self._some(order if rows is None else rows[order]).double()
-        found = torch.segment_reduce(members, "sum", lengths=sizes, axis=0, initial=0.0)
-        return np.asarray(found.cpu().numpy())
+        found = np.zeros((c, self.d))
+        for place in blocks(len(order), SUMMED):
+            some = order[place]
+            sizes = torch.from_numpy(np.bincount(cell[some], minlength=c)).to(self.x.device)
+            members = self._some(some if rows is None else rows[some]).double()
+            found += torch.segment_reduce(members, "sum", lengths=sizes, axis=0, initial=0.0).cpu().numpy()
+        return found
 
     def _some(self, rows: Int64[np.ndarray, " m"] | slice) -> Any:
         import torch
@@ -79,7 +84,7 @@ class TensorRows:
     ) -> Iterator[tuple[slice, Any]]:
         import torch
 
-        across = torch.from_numpy(vectors).to(self.x.device, self._wide).T
-        offset = torch.from_numpy(offsets).to(self.x.device, self._wide)
+        across = torch.from_numpy(vectors.astype(self.dtype, copy=False)).to(self.x.device).T
+        offset = torch.from_numpy(offsets.astype(self.dtype, copy=False)).to(self.x.device)
         for place in blocks(self.n if rows is None else len(rows), max(64, self._held // max(1, len(vectors)))):
             yield place, self._some(place if rows is None else rows[place]).to(self._wide) @ across - offset

@@ -45,14 +45,17 @@ class Scores:
 
 
 def column(pool: Pool, name: str) -> Float32[np.ndarray, " n"]:
-    """The number that each record has under `name`, NaN where it has none.
+    """The number that each record has under `name`, NaN where it has none; text that is a number (csv) is read as one.
 
-    Raises `ValueError` where no record has such a field (naming the nearest) or where it holds text.
+    Raises `ValueError` where no record has such a field (naming the nearest) or where it holds other text.
     """
     values = pool.column(name)
     if values.dtype == object:
-        example = next((value for value in values.tolist() if value is not None), None)
-        raise ValueError(f"column {name!r} is asked as a number a row, but holds {example!r}")
+        said = [math.nan if value is None or not str(value).strip() else value for value in values.tolist()]
+        try:
+            return np.array([float(value) for value in said], dtype=np.float32)
+        except ValueError as error:
+            raise ValueError(f"column {name!r} is asked as a number a row, but holds text: {error}") from error
     return values.astype(np.float32)
 
 

@@ -52,7 +52,7 @@ def equal(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndar
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if int(np.minimum(room, middle).sum()) <= left else (low, middle - 1)
-    quota = np.minimum(room, low)
+    quota: Int64[np.ndarray, " c"] = np.minimum(room, low)
     quota[np.flatnonzero(room > low)[: left - int(quota.sum())]] += 1
     return quota
 

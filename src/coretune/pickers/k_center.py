@@ -155,12 +155,12 @@ def _from_block(cover: _Cover, most: int) -> list[tuple[int, float]]:
 
 
 def _farthest(cover: _Cover, block: Int64[np.ndarray, " b"]) -> int:
-    """The row of the block with the largest exact distance, ties to the lower row."""
+    """The row of the block with the largest distance, ties to the lower row: the highest bound, settled until it holds."""
     while True:
-        high, low = cover.high[block], cover.low[block]
-        may_be = block[high >= low.max()]
-        unsure = may_be[cover.high[may_be] > cover.low[may_be]]
+        high = cover.high[block]
+        highest = block[high == high.max()]
+        unsure = highest[cover.low[highest] < cover.high[highest]]
         if not len(unsure):
-            return int(may_be.min())
+            return int(highest.min())
         for row in unsure:
             cover.settle(int(row))
