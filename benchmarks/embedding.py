@@ -40,7 +40,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("pool")
     arguments.add_argument("--model", default="minilm")
-    arguments.add_argument("--rows", type=int, default=Embedding.shard_rows, help="drawn from the pool; a shard")
+    arguments.add_argument("--rows", type=int, default=2048, help="drawn from the pool")
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--threads", type=int, help="of torch; default: its own")
     arguments.add_argument("--out", type=Path, help="where the page is written, besides the terminal")

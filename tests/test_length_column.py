@@ -59,7 +59,7 @@ def test_a_column_is_a_number_a_row(pool: Pool) -> None:
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, [0.5, np.nan, 3, 2.25])
     np.testing.assert_array_equal(column(pool.subset(np.array([3, 0])), "quality"), [2.25, 0.5])
-    with pytest.raises(ValueError, match="column 'topic' is asked as a number a row, but holds text: .*'counting'"):
+    with pytest.raises(ValueError, match=r"column 'topic' is asked as a number a row, but holds text: .*'counting'"):
         column(pool, "topic")
     with pytest.raises(ValueError, match="did you mean 'quality'"):
         column(pool, "qualty")

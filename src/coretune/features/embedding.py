@@ -31,7 +31,6 @@ class Embedding:
     """
 
     version: ClassVar[int] = 1
-    shard_rows: ClassVar[int] = 2048  # with fewer, more batches are part-filled
 
     model: str = field(default="minilm", metadata=place())
     """The encoder: a hub id, a folder, `minilm`, or any causal language model."""
@@ -57,6 +56,11 @@ class Embedding:
     """Content hash of weights, tokenizer and configuration; `resolved` finds it."""
     path: str | None = field(default=None, metadata=place())
     """Where the model lies; `resolved` finds it."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows between two writes: enough that few batches are part-filled, few enough to show progress often."""
+        return max(512, (self.batch_tokens or 0) // 2)
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that mean nothing."""
