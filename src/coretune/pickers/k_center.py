@@ -155,7 +155,7 @@ def _from_block(cover: _Cover, most: int) -> list[tuple[int, float]]:
 
 
 def _farthest(cover: _Cover, block: Int64[np.ndarray, " b"]) -> int:
-    """The row of the block with the largest distance, ties to the lower row: the highest bound, settled until it holds."""
+    """The row of the block with the largest distance, ties to the lower row: highest bounds, settled until one holds."""
     while True:
         high = cover.high[block]
         highest = block[high == high.max()]
