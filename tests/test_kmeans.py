@@ -194,11 +194,14 @@ def test_cells_without_a_row_of_their_own_are_an_error_that_counts() -> None:
 @pytest.mark.parametrize(
     ("c", "options", "message"),
     [
-        (0, {}, "0 cells in 1 runs asked"),
-        (9, {}, "9 cells in 1 runs asked of rows of shape"),
-        (2, {"start": EIGHT[:3]}, r"start of shape \(3, 2\)"),
+        (0, {}, "0 cells asked of 8 rows"),
+        (9, {}, "9 cells asked of 8 rows"),
+        (2, {"start": EIGHT[:3]}, r"shape \(2, 2\); found \(3, 2\)"),
         (2, {"start": EIGHT[:2], "restarts": 2}, "nothing to restart"),
         (2, {"restarts": 0}, "0 runs"),
+        (2, {"swaps": -1}, "swaps -1"),
+        (2, {"max_passes": 0}, "max_passes 0"),
+        (2, {"tolerance": float("nan")}, "tolerance nan"),
     ],
 )
 def test_wrong_arguments(c: int, options: dict[str, object], message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coretune.distances import centred, nearest, rows_of, squared_distances
+from coretune.distances import Rows, centred, nearest, rows_of, squared_distances
 from coretune.partitions.lloyd import Fit, Level, descend
 from coretune.partitions.partition import Partition
 from coretune.partitions.seeding import seeds
@@ -66,24 +66,40 @@ def kmeans(  # noqa: PLR0913
     Source: Lloyd (1982), Least squares quantization in PCM; spherical: Dhillon and Modha (2001).
     """
     rows = rows_of(x)
-    if not 1 <= c <= rows.n or restarts < 1 or (start is not None and (restarts > 1 or start.shape != (c, rows.d))):
-        given = "" if start is None else f" with a start of shape {start.shape}, which leaves nothing to restart"
-        raise ValueError(f"{c} cells in {restarts} runs asked of rows of shape {(rows.n, rows.d)}{given}")
+    effort = _Effort(swaps, max_passes, tolerance, watch)
+    _check(rows, c, start, restarts, effort)
     mean, spread = centred(rows)
     if spherical:
-        lengths = np.sqrt(squared_distances(rows, np.zeros(rows.d)))
-        if (np.abs(lengths - 1) > UNIT).any():
-            raise ValueError(
-                f"spherical k-means takes rows of length 1; found {lengths.min():.4g} to {lengths.max():.4g}"
-            )
+        _check_lengths(rows)
     whole = Level(rows, None, spread, mean, spherical)
-    effort = _Effort(swaps, max_passes, tolerance, watch)
     best: _Run | None = None
     for _ in range(restarts):
         run = _run(whole, _sampled(whole, c, rng, effort) if start is None else start.astype(np.float64), effort)
         best = run if best is None or run.fit.inertia < best.fit.inertia else best
     assert best is not None
     return _partition(whole, best)
+
+
+def _check(rows: Rows, c: int, start: Float[np.ndarray, "c d"] | None, restarts: int, effort: _Effort) -> None:
+    """Raises `ValueError` for arguments that contradict the rows or each other."""
+    if not 1 <= c <= rows.n:
+        raise ValueError(f"{c} cells asked of {rows.n} rows; ask for 1 to {rows.n}")
+    if start is not None and start.shape != (c, rows.d):
+        raise ValueError(f"a start for {c} cells must have shape {(c, rows.d)}; found {start.shape}")
+    if restarts < 1 or (start is not None and restarts > 1):
+        raise ValueError(f"{restarts} runs asked; at least 1 is needed, and a start leaves nothing to restart")
+    if effort.swaps < 0 or effort.max_passes < 1 or not effort.tolerance >= 0:
+        raise ValueError(
+            f"swaps {effort.swaps}, max_passes {effort.max_passes} and tolerance {effort.tolerance} must be at least "
+            "0, 1 and 0"
+        )
+
+
+def _check_lengths(rows: Rows) -> None:
+    """Raises `ValueError` unless all rows are of length 1."""
+    lengths = np.sqrt(squared_distances(rows, np.zeros(rows.d)))
+    if (np.abs(lengths - 1) > UNIT).any():
+        raise ValueError(f"spherical k-means takes rows of length 1; found {lengths.min():.4g} to {lengths.max():.4g}")
 
 
 @dataclass(frozen=True, eq=False)

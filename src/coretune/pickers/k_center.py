@@ -12,7 +12,7 @@ from coretune.selection import Selection
 from coretune.shapes import Float, Int64
 
 BLOCK = 1024  # candidates among which picks are made before any other row is looked at
-CHUNK = 4096  # rows brought up to date at a time
+CHUNK = 4096  # rows brought up to date at a time, or a quarter of those already done
 
 
 def k_center(
@@ -123,8 +123,9 @@ def _frontier(cover: _Cover) -> tuple[Int64[np.ndarray, " b"], float, int]:
     order = order[: cover.rows.n - cover.count]  # picks are last
     end = 0
     while end < len(order):
-        cover.update(order[end : end + CHUNK])
-        end = min(end + CHUNK, len(order))
+        step = max(CHUNK, end // 4)
+        cover.update(order[end : end + step])
+        end = min(end + step, len(order))
         if end < len(order) and np.count_nonzero(cover.high[order[:end]] >= cover.high[order[end]]) >= BLOCK:
             break
     fresh = order[np.lexsort((order[:end], -cover.high[order[:end]]))]
@@ -154,8 +155,8 @@ def _from_block(cover: _Cover, most: int) -> list[tuple[int, float]]:
     return picked
 
 
-def _farthest(cover: _Cover, block: Int64[np.ndarray, " b"]) -> int:
-    """The row of the block with the largest distance, ties to the lower row: highest bounds, settled until one holds."""
+    """The row of the block with the largest distance, ties to the lower row: bounds are settled until one holds."""
+    """The row of the block with the largest distance, ties to the lower: highest bounds settled until one holds."""
     while True:
         high = cover.high[block]
         highest = block[high == high.max()]
