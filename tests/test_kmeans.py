@@ -371,8 +371,10 @@ def test_choose_k_samples_large_pools_and_leaves_out_what_cannot_be_tried() -> N
     made = choose_k(x, rng(), grid=(500, 2, 4, 8), sample=100)
     assert made.notes["silhouette"]["rows"] == 100 and made.notes["silhouette"]["left_out"] == [500]
     assert len(made) == 4 and len(made.cell) == 1000
-    with pytest.raises(ValueError, match="at most 50"):
+    with pytest.raises(ValueError, match="ask for 1 to 50"):
         choose_k(x, rng(), grid=(60, 70), sample=100)
+    copies = np.repeat(planted(12, 3, 5, apart=5.0)[0], 5, axis=0)
+    assert choose_k(copies, rng(), grid=(2, 4, 12, 16)).notes["silhouette"]["left_out"] == [16]
 
 
 def test_a_grid_of_one_is_k_means() -> None:

@@ -39,11 +39,10 @@ def choose_k(
     The simplified silhouette rises with the number of cells even where there are none, so its value on such data is
     subtracted: the same rows with every column shuffled on its own. Ties go to the smaller number. Both curves are
     taken on at most `sample` rows; the partition is of all. Without a `grid`, powers of two up to n / 39. Numbers above
-    half of the rows sampled are left out of the curve; a grid of one is taken as it is, without a curve.
+    half of the rows sampled, or above the number that differ, are left out; a grid of one is taken without a curve.
 
     `notes["silhouette"]` has lists `clusters`, `simplified`, `without_cells`, `corrected`, and `rows` (sampled),
-    `chosen` and `left_out`. Raises `ValueError` where no number of the grid is from 1 to half of the rows sampled, and
-    as `kmeans` does.
+    `chosen` and `left_out`. Raises `ValueError` where all of the grid is left out, and as `kmeans` does.
 
     Source: silhouette of Diversify and Conquer (arXiv 2409.11378, section 4.3), corrected in the manner of the gap
     statistic (Tibshirani, Walther and Hastie, 2001).
@@ -53,10 +52,11 @@ def choose_k(
     if len(asked) == 1:
         return kmeans(x, asked[0], rng, spherical=spherical)
     seen = np.arange(rows.n) if rows.n <= sample else np.sort(rng.permutation(rows.n)[:sample])
-    tried = [c for c in asked if 1 <= c <= len(seen) // 2]
-    if not tried:
-        raise ValueError(f"none of {asked} cells can be tried on {len(seen)} rows; ask for at most {len(seen) // 2}")
     some = rows.take(seen).astype(np.float32)
+    most = min(len(seen) // 2, len(np.unique(some, axis=0)))
+    tried = [c for c in asked if 1 <= c <= most]
+    if not tried:
+        raise ValueError(f"none of {asked} cells can be tried on {len(seen)} rows as they differ; ask for 1 to {most}")
     shuffled = rng.permuted(some, axis=0)
     if spherical:
         shuffled /= np.maximum(np.linalg.norm(shuffled, axis=1, keepdims=True), 1e-12)

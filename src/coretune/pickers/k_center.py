@@ -155,7 +155,7 @@ def _from_block(cover: _Cover, most: int) -> list[tuple[int, float]]:
     return picked
 
 
-    """The row of the block with the largest distance, ties to the lower row: bounds are settled until one holds."""
+def _farthest(cover: _Cover, block: Int64[np.ndarray, " b"]) -> int:
     """The row of the block with the largest distance, ties to the lower: highest bounds settled until one holds."""
     while True:
         high = cover.high[block]
