@@ -57,7 +57,7 @@ ARROWS = {
     "pages": "run_folder",
     "report": "atomic pages",
     "run_facts": "methods models pool",
-    "runs": "lab methods pool projection readers report rounds run_facts run_folder selection writers",
+    "runs": "features lab methods pool projection readers report rounds run_facts run_folder selection writers",
     "coretune": "",  # imports what is asked of it when it is asked
     "terminal": "rounds",
     "command_options": "chat methods runs",

@@ -284,10 +284,11 @@ def test_close_ends_the_workers_whatever_they_do() -> None:
 
 
 DRIVER = """
-import sys, time
+import signal, sys, time
 from coretune.engines.{kind} import {kind}
 from tests.test_engines import process_number, wait_and_say
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
     engine = {kind}(2)
     print(*set(engine(process_number, range(8))), flush=True)
     try:
