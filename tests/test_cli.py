@@ -95,6 +95,16 @@ def test_run_toml_repeats_the_run(capsys, tmp_path, pool_file):
     assert all(json.loads(line)["topic"] == "chess" for line in chosen[0].splitlines())
 
 
+def test_a_run_with_another_model_than_it_had_is_not_repeated(capsys, tmp_path, pool_file):
+    assert select(capsys, pool_file, tmp_path / "a", "--method", "k_center", "--budget", "4")[0] == 0
+    run = tmp_path / "a" / "run.toml"
+    digest = tomllib.loads(run.read_text())["models"]["embedder"]["digest"]
+    run.write_text(run.read_text().replace(digest, "0" * 32))
+    code, _, error = coretune(capsys, "run", run, "--out", tmp_path / "b")
+    assert code == 2
+    assert "model 'minilm' has changed since that run" in error
+
+
 def test_target_file_finds_its_task(capsys, tmp_path, pool_file):
     target = write_jsonl(tmp_path / "target.jsonl", [r for r in records(60, seed=9) if r["topic"] == "bread"])
     out = tmp_path / "run"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coretune import methods
+from coretune.errors import ModelError
 from coretune.pool import Pool
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
     """Everything `run.toml` says but the time it took."""
     card = methods.card(request.method)
     asked = dataclasses.asdict(request)
-    del asked["fingerprint"]  # stands in [pool]
+    del asked["fingerprint"], asked["digests"]  # stand in [pool] and [models]
     for name in ("inputs", "scores"):
         asked[name] = [_absolute(each) for each in asked[name]]
     options = {each.name: getattr(method, each.name) for each in dataclasses.fields(method)}  # type: ignore[arg-type]
@@ -117,3 +118,15 @@ def _pool_facts(pool: Pool) -> dict[str, Any]:
         "excluded": {reason: len(rows) for reason, rows in pool.excluded.items()},
         "formats": pool.formats,
     }
+
+
+def same_models(digests: Mapping[str, str]) -> None:
+    """Raise `ModelError` where a model is not the one that a run to be repeated had."""
+    from coretune.models import find_model
+
+    for name, digest in digests.items():
+        if (now := find_model(name).digest) != digest:
+            raise ModelError(
+                f"model {name!r} has changed since that run: its digest was {digest} and is {now}; bring the old one "
+                "back, or choose anew with coretune select"
+            )

@@ -23,7 +23,7 @@ from coretune.features.column import scores_file
 from coretune.pool import Pool
 from coretune.readers import read_pool
 from coretune.rounds import DUPLICATE, Outcome, run
-from coretune.run_facts import run_tables
+from coretune.run_facts import run_tables, same_models
 from coretune.selection import Budget, Selection
 from coretune.shapes import Float32
 from coretune.writers import write_records, write_rejected
@@ -54,13 +54,15 @@ class Request:
     dedup: bool = False
     format: str | None = None
     fingerprint: str | None = None  # of the pool that is meant; None takes the inputs as they are now
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the models that are meant, by name
 
     @classmethod
     def read(cls, path: Path) -> Request:
         """The request of a run, from its `run.toml`. Raises `FolderError` where the file does not hold one."""
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
-            asked = tables["request"] | {"fingerprint": tables["pool"]["fingerprint"]}
+            digests = {each["name"]: each["digest"] for each in tables.get("models", {}).values()}
+            asked = tables["request"] | {"fingerprint": tables["pool"]["fingerprint"], "digests": digests}
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
             raise FolderError(f"{path} is not the {run_folder.RUN} of a run: {error!r}") from error
         known = [each.name for each in dataclasses.fields(cls)]
@@ -139,6 +141,7 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
     started, clock = datetime.now(UTC), time.perf_counter()
     budget = Budget.parse(request.budget)
     there = run_folder.identity_of(out)
+    same_models(request.digests)
     pools = {
         name: read_pool(request.options[name])
         for name in pool_options(request.method)
@@ -223,6 +226,7 @@ def _with_scores(pool: Pool, files: tuple[str, ...]) -> tuple[Pool, str]:
 def _identity(request: Request, pool: Pool, pools: Mapping[str, Pool], score_digest: str) -> str:
     """A digest of what was asked, with pools by content: equal for the same run, whatever the files are called."""
     asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint, "scores": score_digest}
+    del asked["digests"]
     asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in pools.items()}}
     text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
