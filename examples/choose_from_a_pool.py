@@ -6,12 +6,13 @@ import numpy as np
 
 from coretune import Lab, read_pool, select
 from coretune.data import DEMO_POOL
+from coretune.engines import engine_for
 
 pool = read_pool(DEMO_POOL)
-lab = Lab()
-
-by_quality = select(pool, "kmq", budget="5%", lab=lab, quality="length", draw="linear")
-at_random = select(pool, "random", budget="5%", lab=lab)
+with engine_for() as engine:  # one worker a GPU, else one a core
+    lab = Lab(map=engine)
+    by_quality = select(pool, "kmq", budget="5%", lab=lab, quality="length", draw="linear")
+    at_random = select(pool, "random", budget="5%", lab=lab)
 
 length = np.array([len(example.answer) for example in pool])
 both = np.intersect1d(by_quality.rows, at_random.rows)

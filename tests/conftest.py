@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Worker processes inherit both from the process that starts them, so that they share one cache.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads: waiting threads leave the core alone
     if "PYTEST_XDIST_WORKER" not in os.environ:
         fresh = tempfile.mkdtemp(prefix="coretune-tests-")
         os.environ["XDG_CACHE_HOME"] = fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,14 +158,26 @@ def test_batches_hold_every_piece_once_and_have_few_shapes(lengths: list[int], l
     assert all(rows == {max(1, tokens // width)} for width, rows in shapes.items())
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads of torch, between which the rows of a product are divided."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch_tokens", [80, 256, 1024])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
 def test_a_value_is_the_same_to_the_last_bit_in_any_company(
-    kind: str, precision: Any, causal: str, encoder: str, rng: np.random.Generator
+    kind: str, precision: Any, batch_tokens: int, causal: str, encoder: str, rng: np.random.Generator, two_threads: None
 ) -> None:
     said = texts(60, longest=40)
     model = causal if kind == "causal" else encoder
-    measure = Embedding(model, precision=precision, batch_tokens=256).resolved().load()
+    measure = Embedding(model, precision=precision, batch_tokens=batch_tokens).resolved().load()
     whole = measure([say(text) for text in said]).values
     for size in (1, 7, 33, 60):
         rows = rng.permutation(60)[:size]
@@ -322,7 +334,9 @@ def test_minilm_is_what_its_own_library_makes_of_it() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_minilm_is_the_same_to_the_last_bit_in_any_company(precision: Any, rng: np.random.Generator) -> None:
+def test_minilm_is_the_same_to_the_last_bit_in_any_company(
+    precision: Any, rng: np.random.Generator, two_threads: None
+) -> None:
     said = texts(16, longest=300)
     measure = Embedding("minilm", precision=precision).resolved().load()
     whole = measure([say(text) for text in said]).values

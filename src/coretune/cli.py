@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command line; ends the process with 0, with 2 where it could not be done, with 130 where interrupted."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     terminal.listen()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads: threads that wait leave the core alone
     try:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

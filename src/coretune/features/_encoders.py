@@ -52,7 +52,8 @@ def sentence_encoder(
             if prefix:
                 features["prompt_length"] = len(text.head)  # for encoders that leave it out of their mean
             for module in rest:
-                features = module(features)
+                alone = "sentence_embedding" in features and next(module.parameters(), None) is not None
+                features = _row_by_row(module, features) if alone else module(features)
             return _array(features["sentence_embedding"])
 
     width = model.get_embedding_dimension() if pool is None else first.get_embedding_dimension()
@@ -78,6 +79,15 @@ def causal_encoder(name: str, pooling: str, *, prefix: str, dtype: str, device: 
     text = _text(load_tokenizer(name, remote_code=remote_code), prefix)
     width = model.config.get_text_config().hidden_size
     return Encoder(text.tokenise, text.head, text.tail, text.pad, width, encode)
+
+
+def _row_by_row(module: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """A projection of pooled vectors, one at a time: for few rows, threads take their rows by different kernels."""
+    torch = need("torch", "models")
+    rows = [
+        module({"sentence_embedding": row})["sentence_embedding"] for row in features["sentence_embedding"].split(1)
+    ]
+    return {**features, "sentence_embedding": torch.cat(rows)}
 
 
 @dataclass(frozen=True)
