@@ -39,8 +39,10 @@ class KCenter:
 
     embedder: str = "minilm"
     """The encoder: a hub id, a folder, `minilm`, or any causal language model."""
+    remote_code: bool = False
+    """Let code that comes with the encoder run."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: k centres of the whole pool."""
-        x = lab.features(Embedding(self.embedder), pool).array()
+        x = lab.features(Embedding(self.embedder, remote_code=self.remote_code), pool).array()
         yield Round(budget.fill(lambda k, rng: k_center(x, k), rng))

@@ -41,10 +41,12 @@ class KmClosest:
     """The encoder: a hub id, a folder, `minilm`, or any causal language model."""
     clusters: int | None = None
     """How many cells; none lets the corrected silhouette choose among powers of two."""
+    remote_code: bool = False
+    """Let code that comes with the encoder run."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: the rows nearest every centre."""
-        x = lab.features(Embedding(self.embedder), pool).array()
+        x = lab.features(Embedding(self.embedder, remote_code=self.remote_code), pool).array()
         grid = powers_of_two(len(pool), budget.rows) if self.clusters is None else (self.clusters,)
         cells = lab.keep(choose_k, x, rng, grid=grid)
         centers = cells.centers

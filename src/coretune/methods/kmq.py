@@ -57,11 +57,13 @@ class Kmq:
     """The softmax's temperature, in units of the score."""
     quotas: Literal["proportional", "equal"] = "proportional"
     """What a cell gets: its share of the pool, or the same as every other cell."""
+    remote_code: bool = False
+    """Let code that comes with the encoder run."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: a draw by quality from every cell."""
         quality = named_score(self.quality, pool, lab)
-        x = lab.features(Embedding(self.embedder), pool).array()
+        x = lab.features(Embedding(self.embedder, remote_code=self.remote_code), pool).array()
         cluster_rng, draw_rng = rng.spawn(2)
         grid = powers_of_two(len(pool), budget.rows) if self.clusters is None else (self.clusters,)
         cells = lab.keep(choose_k, x, cluster_rng, grid=grid)

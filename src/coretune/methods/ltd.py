@@ -56,6 +56,8 @@ class Ltd:
     """A file of examples of the task; its cell of the pool is the task."""
     clusters: int | None = None
     """How many cells; none lets the corrected silhouette choose among 8, 16, 32 and 64."""
+    remote_code: bool = False
+    """Let code that comes with the encoder run."""
 
     def __post_init__(self) -> None:
         if self.task is not None and self.target is not None:
@@ -65,7 +67,7 @@ class Ltd:
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: a coreset of the task's rows."""
-        embedding = Embedding(self.embedder)
+        embedding = Embedding(self.embedder, remote_code=self.remote_code)
         x = lab.features(embedding, pool).array()
         cells = lab.keep(choose_k, x, rng, grid=GRID if self.clusters is None else (self.clusters,))
         centers = cells.centers
