@@ -96,3 +96,24 @@ def test_rows_put_in_front_measure_only_themselves(tmp_path, pool_file):
     stages = [json.loads(line) for line in (tmp_path / "b" / "stages.jsonl").read_text().splitlines()]
     (embedding,) = [each for each in stages if each["stage"].startswith("embedding") and each["rows"]]
     assert (embedding["rows"], embedding["stored"]) == (1, 240)
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_folder(tmp_path, pool_file):
+    words = ("select", pool_file, "--method", "k_center", "--budget", "5", "--store", tmp_path / "store")
+    process = subprocess.Popen(
+        command(*words, "--out", tmp_path / "run"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    line = ""
+    while "is embedded in" not in line:  # said right before the first batch
+        line = process.stderr.readline()
+        assert line, "it ended by itself"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted; what was measured is kept" in said
+    assert not (tmp_path / "run").exists()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -65,13 +66,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         terminal.complain(f"{error}\nsee: coretune {tokens[0] if tokens else ''} --help")
-        sys.exit(2)
+        _end(2)
     except (CoretuneError, ValueError) as error:
         terminal.complain(str(error))
-        sys.exit(2)
+        _end(2)
     except KeyboardInterrupt:
         terminal.complain("interrupted; what was measured is kept, the same command goes on from there")
-        sys.exit(INTERRUPTED)
+        _end(INTERRUPTED)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; at once where a worker thread is still inside a computation, which cannot be left in order."""
+    workers = [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
+    for thread in workers:
+        thread.join(0.5)
+    if any(thread.is_alive() for thread in workers):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _app(tokens: Sequence[str]) -> App:
@@ -81,6 +94,7 @@ def _app(tokens: Sequence[str]) -> App:
         help="Which part of an instruction-tuning pool is worth tuning on, chosen by any published method.",
         help_format="plaintext",
         version_flags=["--version"],
+        suppress_keyboard_interrupt=False,
     )
     app.command(check)
     app.command(_select_command(tokens), name="select", help_epilogue=EXAMPLES)
