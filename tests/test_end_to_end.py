@@ -31,7 +31,7 @@ def pool_file(tmp_path_factory):
 
 
 def command(*words):
-    return [sys.executable, "-c", "from coretune.cli import main; main()", *map(str, words)]
+    return [sys.executable, "-c", "from coretune.cli import console; console()", *map(str, words)]
 
 
 def coretune(*words):

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -66,25 +66,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         terminal.complain(f"{error}\nsee: coretune {tokens[0] if tokens else ''} --help")
-        _end(2)
+        sys.exit(2)
     except (CoretuneError, ValueError) as error:
         terminal.complain(str(error))
-        _end(2)
+        sys.exit(2)
     except KeyboardInterrupt:
         terminal.complain("interrupted; what was measured is kept, the same command goes on from there")
-        _end(INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
-def _end(code: int) -> NoReturn:
-    """End the process; at once where a worker thread is still inside a computation, which cannot be left in order."""
-    workers = [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
-    for thread in workers:
-        thread.join(0.5)
-    if any(thread.is_alive() for thread in workers):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+def console() -> None:
+    """The `coretune` command: `main`, and an end at once where a worker thread is still inside a computation.
+
+    Such a thread cannot be left in order: the interpreter would abort while it shuts down.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        workers = [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
+        for thread in workers:
+            thread.join(0.5)
+        if any(thread.is_alive() for thread in workers):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(ended.code or 0))
+        raise
 
 
 def _app(tokens: Sequence[str]) -> App:
