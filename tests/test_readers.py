@@ -159,7 +159,7 @@ def test_file_names_that_are_no_text(here: Path) -> None:
         b'{"prompt": "a", "completion": "b"}\n',
         b'[{"prompt": "a", "completion": "b"}]',
         b"prompt\tcompletion\na\tb\n",
-        gzip.compress(b"prompt,completion\na,b\n"),
+        gzip.compress(b"prompt,completion\na,b\n", mtime=0),
     ],
 )
 def test_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
