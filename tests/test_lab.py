@@ -261,6 +261,50 @@ def test_a_shard_that_fails_names_its_rows_and_the_others_stay(tmp_path: Path, l
 
 
 @dataclass(frozen=True)
+class Directed:
+    """A direction and its length, which has no value where the prompt says 7."""
+
+    row_bytes: int = 0
+    version: ClassVar[int] = 1
+    shard_rows: ClassVar[int] = 4
+
+    def resolved(self) -> Directed:
+        return self
+
+    def load(self) -> Any:
+        def measure(examples: Sequence[Example]) -> Measured:
+            said = np.array([int(example.prompt.split()[-1]) for example in examples])
+            norms = np.where(said == 7, np.nan, said)
+            return Measured(np.stack([np.cos(said), np.sin(said)], 1).astype(np.float16), numbers={"norm": norms})
+
+        return measure
+
+
+def test_numbers_beside_the_values_are_stored_joined_and_gathered(tmp_path: Path) -> None:
+    pool = tiny_pool(["question 1", "question 2", "question 9", "question 4", "question 5", "question 2"])
+    for rows in (np.array([4, 2]), None):
+        feature = Lab(tmp_path).features(Directed(), pool, rows)
+    assert feature.numbers["norm"].dtype == np.float32
+    assert feature.numbers["norm"].tolist() == [1, 2, 9, 4, 5, 2]
+    assert feature.array()[2].tolist() == np.array([np.cos(9), np.sin(9)], np.float16).tolist()
+    assert feature.finite.all()
+    assert Lab(tmp_path).features(Letters(), pool).numbers == {}
+
+
+def test_a_row_without_one_of_its_numbers_cannot_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(Unmeasurable) as caught:
+        Lab(tmp_path).features(Directed(), tiny_pool(range(3, 9)))
+    assert caught.value.rows.tolist() == [4]
+
+
+def test_what_the_disk_will_not_hold_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"5 rows x [\d,]+ bytes = [\d,.]+ GiB.*GiB free; take another disk"):
+        Lab(tmp_path / "new").features(Directed(row_bytes=1 << 50), tiny_pool(range(10, 15)))
+    assert not (tmp_path / "new").exists()
+    Lab(tmp_path / "new").features(Directed(row_bytes=1 << 10), tiny_pool(range(10, 15)))
+
+
+@dataclass(frozen=True)
 class Broken:
     how: str
     version: ClassVar[int] = 1
@@ -278,6 +322,7 @@ class Broken:
             "text": lambda examples: Measured(np.array(["a"] * len(examples))),
             "objects": lambda examples: Measured(np.array([None] * len(examples))),
             "marks": lambda examples: Measured(np.zeros(len(examples)), {"cut": np.zeros(len(examples))}),
+            "numbers": lambda examples: Measured(np.zeros(len(examples)), numbers={"norm": np.zeros(1)}),
             "width": lambda examples: Measured(np.zeros((len(examples), len(examples)))),
         }
         return gives[self.how]
@@ -291,6 +336,7 @@ class Broken:
         ("text", "values of type <U1"),
         ("objects", "values of type object"),
         ("marks", "mark 'cut' of .* is float64"),
+        ("numbers", r"number 'norm' of .* is \(1,\), not \(4,\)"),
     ],
 )
 def test_a_feature_that_gives_nonsense_is_refused(tmp_path: Path, how: str, said: str) -> None:

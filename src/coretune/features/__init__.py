@@ -21,11 +21,13 @@ class Measured:
     """What a feature gives for some examples: `values (m, ...)`, row j for example j, and boolean `marks` `(m,)`.
 
     A mark counts something that happened to a row (`truncated`); the lab stores marks beside the values and reports
-    how many rows have each.
+    how many rows have each. `numbers` are further float32 numbers a row by name, `(m,)`, stored beside the values too
+    (the length of a vector whose direction is the value).
     """
 
     values: np.ndarray
     marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 Measure = Callable[[Sequence[Example]], Measured]
@@ -35,8 +37,9 @@ Measure = Callable[[Sequence[Example]], Measured]
 class FeatureSpec(Protocol):
     """A measurement as data. `version` is raised by hand when the values change for the same fields.
 
-    A class may also say `shard_rows`, the rows measured and stored at a time, and `tolerance`, how far its values may
-    depend on batches and workers (without it, not at all). What `load` gives may be called by several threads at once.
+    A class may also say `shard_rows`, the rows measured and stored at a time, `row_bytes`, the bytes a row takes on the
+    disk (the lab then refuses at once what the disk will not hold), and `tolerance`, how far its values may depend on
+    batches and workers (without it, not at all). What `load` gives may be called by several threads at once.
     """
 
     version: ClassVar[int]

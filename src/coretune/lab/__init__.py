@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shutil
 import time
 from builtins import map as in_process
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from coretune import store as stored
-from coretune.errors import CoretuneError, Unmeasurable
+from coretune.errors import CoretuneError, FolderError, Unmeasurable
 from coretune.features import FeatureSpec
 from coretune.lab.feature import Feature
 from coretune.lab.gathering import gathered, join_loose, look_up
@@ -82,6 +83,7 @@ class Lab:
             absent = np.flatnonzero(which < 0)
             missing = absent[first_of_each(keys[absent])]
             if len(missing):
+                _refuse_too_large(resolved, len(missing), self.store, name)
                 stored.describe(place, said)
                 self._measure(stage, resolved, place, pool, np.sort(_pool_rows(asked, missing)))
             if len(missing) or sum(len(each) <= step for each in arrays) > 1:
@@ -165,6 +167,18 @@ def title(spec: FeatureSpec) -> str:
     fields = dataclasses.fields(spec) if dataclasses.is_dataclass(spec) else ()
     first = getattr(spec, fields[0].name) if fields else None
     return f"{name} {Path(first).name or first}" if isinstance(first, str) else name
+
+
+def _refuse_too_large(spec: FeatureSpec, rows: int, store: Path, name: str) -> None:
+    """Raise `FolderError`, with the arithmetic, where the store's disk has no room for what will be measured."""
+    row_bytes = int(getattr(spec, "row_bytes", 0))
+    there = next(each for each in (store, *store.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if rows * row_bytes > free:
+        raise FolderError(
+            f"{name} takes {rows:,} rows x {row_bytes:,} bytes = {rows * row_bytes / 2**30:,.1f} GiB, and {store} has "
+            f"{free / 2**30:,.1f} GiB free; take another disk with --store DIR, or a smaller width"
+        )
 
 
 def _first_reason(feature: Feature, barred: Int64[np.ndarray, " b"], name: str) -> tuple[np.ndarray, str]:

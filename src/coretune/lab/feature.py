@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coretune.shapes import Bool, Int32, Int64
+from coretune.shapes import Bool, Float32, Int32, Int64
 from coretune.store.arrays import KeyedArray, same_form
 from coretune.store.digests import array_digest, digest
 
@@ -94,6 +94,13 @@ class Feature:
         """For each mark, which rows have it."""
         names = sorted({name for marks in self._marks for name in marks})
         return {name: self._flags([marks.get(name) for marks in self._marks], absent=False) for name in names}
+
+    @cached_property
+    def numbers(self) -> Mapping[str, Float32[np.ndarray, " n"]]:
+        """The further numbers of each row, by name."""
+        names = self._arrays[0].numbers if self._arrays else ()
+        everything, form = slice(0, len(self)), np.dtype(np.float32)
+        return {name: self._read([each.number(name) for each in self._arrays], everything, form, ()) for name in names}
 
     @cached_property
     def finite(self) -> Bool[np.ndarray, " n"]:

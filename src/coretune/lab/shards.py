@@ -53,9 +53,9 @@ def measure_shard(work: Work, number: int, examples: Sequence[Example]) -> Shard
     if process != work.driver:
         reset_peak_memory()  # of a worker; the driver's own counts for the whole stage
     measured = loaded(work.spec)(examples)
-    values, marks = _checked(work.spec, measured, len(examples))
+    values, marks, numbers = _checked(work.spec, measured, len(examples))
     keys = np.frombuffer(b"".join(example.key for example in examples), dtype=np.uint64).reshape(-1, 2)
-    path = write_array(work.place, f"{work.began_ns:020d}-{number:08d}", keys, values, marks)
+    path = write_array(work.place, f"{work.began_ns:020d}-{number:08d}", keys, values, marks, numbers)
     return Shard(path, len(examples), values.nbytes, process, peak_memory_bytes())
 
 
@@ -85,8 +85,10 @@ def this_process() -> str:
     return f"{os.uname().nodename}:{os.getpid()}"
 
 
-def _checked(spec: FeatureSpec, measured: Measured, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Values and marks, one a row. Raises `ValueError` for other lengths or types."""
+def _checked(
+    spec: FeatureSpec, measured: Measured, count: int
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Values, marks and numbers, one a row. Raises `ValueError` for other lengths or types."""
     name = class_name(type(spec))
     values = np.asarray(measured.values)
     if values.ndim == 0 or len(values) != count:
@@ -97,4 +99,8 @@ def _checked(spec: FeatureSpec, measured: Measured, count: int) -> tuple[np.ndar
     for mark, flags in marks.items():
         if flags.shape != (count,) or flags.dtype != bool:
             raise ValueError(f"mark {mark!r} of {name} is {flags.dtype} {flags.shape}, not bool ({count},)")
-    return values, marks
+    numbers = {each: np.asarray(given, dtype=np.float32) for each, given in measured.numbers.items()}
+    for each, given in numbers.items():
+        if given.shape != (count,):
+            raise ValueError(f"number {each!r} of {name} is {given.shape}, not ({count},)")
+    return values, marks, numbers

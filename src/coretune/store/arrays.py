@@ -4,7 +4,9 @@
     data.npy         (m, ...), their values
     finite.npy       (m,) bool, where a value is finite; only if some row's is not
     mark.I.npy       (m,) bool, which rows have mark number I; only if some row has it
-    done.json        rows, type, width, the marks in order and how many rows have each, the length of every file
+    number.I.npy     (m,) float32, the I-th further number of each row
+    done.json        rows, type, width, the marks in order and how many rows have each, the names of the numbers, the
+                     length of every file
 
 The shards that workers write and the long arrays they are joined into are the same thing.
 """
@@ -20,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from coretune.errors import FolderError
-from coretune.shapes import Bool
+from coretune.shapes import Bool, Float32
 from coretune.store import folders
 from coretune.store.keys import first_of_each
 
@@ -44,6 +46,7 @@ class KeyedArray:
     dtype: np.dtype[Any]
     width: tuple[int, ...]
     marks: Mapping[str, int]
+    numbers: Sequence[str]
     not_finite: int
 
     def __len__(self) -> int:
@@ -59,23 +62,35 @@ class KeyedArray:
             return np.zeros(len(self), dtype=bool)
         return open_array(self.path / _mark_file(list(self.marks).index(name)))
 
+    def number(self, name: str) -> Float32[np.ndarray, " m"]:
+        """The further number of each row that has this name."""
+        return open_array(self.path / _number_file(list(self.numbers).index(name)))
+
     def finite(self) -> Bool[np.ndarray, " m"]:
         """Which rows have only finite values."""
         return open_array(self.path / FINITE) if self.not_finite else np.ones(len(self), dtype=bool)
 
 
 def write_array(
-    place: Path, label: str, keys: np.ndarray, values: np.ndarray, flags: Mapping[str, Bool[np.ndarray, " m"]]
+    place: Path,
+    label: str,
+    keys: np.ndarray,
+    values: np.ndarray,
+    flags: Mapping[str, Bool[np.ndarray, " m"]],
+    numbers: Mapping[str, Float32[np.ndarray, " m"]] | None = None,
 ) -> Path:
     """Store the values of some rows as one array; returns its folder. Raises `FolderError` where that cannot be.
 
-    Arrays are joined in the order of their labels. `flags` are the marks by name.
+    Arrays are joined in the order of their labels. `flags` are the marks by name; a row is finite where its value and
+    its numbers are.
     """
     finite = np.ones(len(values), dtype=bool)
     if values.dtype.kind == "f":
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    for each in (numbers or {}).values():
+        finite &= np.isfinite(each)
     form = (values.dtype, values.shape[1:])
-    return _write(place, label, keys, form, [values], {"": finite, **flags})
+    return _write(place, label, keys, form, [values], {"": finite, **flags}, numbers or {})
 
 
 def scan(place: Path) -> list[KeyedArray]:
@@ -127,7 +142,7 @@ def join(place: Path, small_rows: int) -> None:
 
 def same_form(arrays: Sequence[KeyedArray], where: str) -> Form:
     """The one type and width of arrays at an address. Raises `ValueError` where they differ."""
-    forms = sorted({(str(each.dtype), each.width) for each in arrays})
+    forms = sorted({(str(each.dtype), each.width, *each.numbers) for each in arrays})
     if len(forms) > 1:
         raise ValueError(
             f"{where} gave values of different forms for different rows: {forms}; a feature has one type and width "
@@ -158,7 +173,8 @@ def _write_joined(place: Path, group: Sequence[KeyedArray]) -> None:
     flags = {"": gathered(KeyedArray.finite)}
     for name in names:
         flags[name] = gathered(lambda each, name=name: each.mark(name))  # type: ignore[misc]
-    _write(place, label, keys[kept], form, blocks(), flags)
+    numbers = {name: gathered(lambda each, name=name: each.number(name)) for name in group[0].numbers}  # type: ignore[misc]
+    _write(place, label, keys[kept], form, blocks(), flags, numbers)
 
 
 def _write(
@@ -168,12 +184,13 @@ def _write(
     form: Form,
     blocks: Iterable[np.ndarray],
     flags: Mapping[str, np.ndarray],
+    numbers: Mapping[str, np.ndarray],
 ) -> Path:
     """Write one array; `flags` holds the marks by name, and under the empty name which rows are finite."""
     marks = {name: int(flag.sum()) for name, flag in flags.items() if name}
     not_finite = len(keys) - int(flags[""].sum())
     dtype, width = form
-    about: dict[str, Any] = {"rows": len(keys), "dtype": dtype.str, "width": width}
+    about: dict[str, Any] = {"rows": len(keys), "dtype": dtype.str, "width": width, "numbers": list(numbers)}
     with folders.new_folder(place, label, about | {"marks": marks, "not_finite": not_finite}) as folder:
         save_array(folder / ROWS, np.uint64(0).dtype, (len(keys), 2), [keys])
         save_array(folder / DATA, dtype, (len(keys), *width), blocks)
@@ -182,6 +199,8 @@ def _write(
         for number, (name, count) in enumerate(marks.items()):
             if count:
                 save_array(folder / _mark_file(number), np.dtype(bool), (len(keys),), [flags[name]])
+        for number, values in enumerate(numbers.values()):
+            save_array(folder / _number_file(number), np.dtype(np.float32), (len(keys),), [values])
     return place / folder.name.removeprefix(".")
 
 
@@ -207,6 +226,11 @@ def _mark_file(number: int) -> str:
     return f"mark.{number}.npy"
 
 
+def _number_file(number: int) -> str:
+    """The file of an array's further number."""
+    return f"number.{number}.npy"
+
+
 def _open(path: Path) -> KeyedArray:
     """Open a finished array. Raises `OSError` or `ValueError` where it is gone or damaged."""
     done = folders.read_done(path)
@@ -214,7 +238,15 @@ def _open(path: Path) -> KeyedArray:
     keys = np.asarray(np.load(path / ROWS, allow_pickle=False)) if rows <= IN_MEMORY else open_array(path / ROWS)
     if keys.shape != (rows, 2) or keys.dtype != np.uint64:
         raise ValueError(f"{ROWS} holds {keys.dtype} {keys.shape}, not uint64 {(rows, 2)}")
-    array = KeyedArray(path, keys, np.dtype(done["dtype"]), width, dict(done["marks"]), int(done["not_finite"]))
+    array = KeyedArray(
+        path=path,
+        keys=keys,
+        dtype=np.dtype(done["dtype"]),
+        width=width,
+        marks=dict(done["marks"]),
+        numbers=tuple(done.get("numbers", ())),
+        not_finite=int(done["not_finite"]),
+    )
     data = array.data()
     if data.shape != (rows, *width) or data.dtype != array.dtype:
         raise ValueError(f"{DATA} holds {data.dtype} {data.shape}, not {array.dtype} {(rows, *width)}")
