@@ -4,7 +4,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from coretune.features import Measured
 from coretune.lab import Feature, Lab, release
 from coretune.lab.shards import loaded
 from coretune.lab.stages import Clock, peak_is_exact, peak_memory_bytes, reset_peak_memory
-from coretune.pool import Pool
+from coretune.pool import Example, Pool
 from coretune.selection import Selection
 from coretune.store import folders
 from coretune.store.arrays import scan
@@ -211,6 +211,10 @@ def test_a_handle_outlives_the_joining_and_pruning_of_what_it_reads(tmp_path: Pa
     lab.features(Hashed(width=64), pool)
     np.testing.assert_array_equal(first.array(), truth(pool, 64)[:100])
     assert first.marks["even"].shape == (100,)
+    numbered = lab.features(Directed(), pool, np.array([1, 2, 3]))
+    lab.features(Directed(), pool, np.arange(8, 40))
+    lab.features(Directed(), pool, np.arange(40, 100))
+    assert numbered.numbers["norm"].tolist() == [1, 2, 3]
 
 
 def test_a_fingerprint_is_of_the_feature_and_the_rows_in_order(tmp_path: Path) -> None:

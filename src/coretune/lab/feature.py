@@ -39,6 +39,7 @@ class Feature:
         one = len(used) == 1 and len(self._arrays[0]) == len(place)
         self._place = None if one and np.array_equal(place, np.arange(len(place))) else place
         self._finite = [each.finite() for each in self._arrays]
+        self._numbers = [{name: each.number(name) for name in each.numbers} for each in self._arrays]
         self._marks = [{name: each.mark(name) for name in each.marks} for each in self._arrays]
         form = same_form(self._arrays or list(arrays), address) if arrays else (np.dtype(np.float32), ())
         self.dtype: np.dtype[Any] = form[0]
@@ -98,9 +99,9 @@ class Feature:
     @cached_property
     def numbers(self) -> Mapping[str, Float32[np.ndarray, " n"]]:
         """The further numbers of each row, by name."""
-        names = self._arrays[0].numbers if self._arrays else ()
+        names = self._numbers[0] if self._numbers else {}
         everything, form = slice(0, len(self)), np.dtype(np.float32)
-        return {name: self._read([each.number(name) for each in self._arrays], everything, form, ()) for name in names}
+        return {name: self._read([held[name] for held in self._numbers], everything, form, ()) for name in names}
 
     @cached_property
     def finite(self) -> Bool[np.ndarray, " n"]:
