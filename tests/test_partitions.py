@@ -20,6 +20,7 @@ from coretune.partitions import (
     equal,
     nearest_center,
     proportional,
+    split,
     within,
 )
 from coretune.pickers import drawn, top, uniform
@@ -261,3 +262,16 @@ def test_nearest_center_sends_ties_to_the_lower_centre() -> None:
 def test_a_partition_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PARTITION.inertia = 1.0  # type: ignore[misc]
+
+
+def test_cells_above_a_size_are_split_into_nearly_equal_parts_in_their_place() -> None:
+    whole = Partition(np.array([0] * 3 + [1] * 11 + [-1] + [2] * 4, np.int32))
+    parts = split(whole, 4, np.random.default_rng(0))
+    assert parts.sizes.tolist() == [3, 4, 4, 3, 4]
+    assert (parts.cell == -1).nonzero()[0].tolist() == [14]
+    for old, new in ((0, [0]), (1, [1, 2, 3]), (2, [4])):
+        assert set(np.unique(parts.cell[whole.cell == old])) == set(new)
+    assert parts.members(1).tolist() != [3, 4, 5, 6]  # at random
+    assert split(whole, 11, np.random.default_rng(0)) is whole
+    with pytest.raises(ValueError, match="at most 0 rows"):
+        split(whole, 0, np.random.default_rng(0))

@@ -128,6 +128,10 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
         model: Annotated[
             str | None, Parameter(help="The model to be tuned: its template counts answer tokens.")
         ] = None,
+        select_model: Annotated[
+            str | None,
+            Parameter(help="Another, smaller model to choose by, for methods that run the model to be tuned."),
+        ] = None,
         template: Template = None,
         embedder: Annotated[str | None, Parameter(help="The encoder, for methods that embed.")] = None,
         target: Annotated[str | None, Parameter(help="A file of examples of the task, for targeted methods.")] = None,
@@ -145,7 +149,14 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
         options: Any = None,
     ) -> None:
         """Choose the part of a pool that a method finds worth tuning on, within a budget, and say why."""
-        given = {"model": model, "embedder": embedder, "target": target}
+        template = read_template(template)
+        given = {
+            "model": model,
+            "select-model": select_model,
+            "template": template,
+            "embedder": embedder,
+            "target": target,
+        }
         request = Request(
             inputs=tuple(pool),
             method=method,
@@ -153,7 +164,7 @@ def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
             options=options_of(method, options, given),
             seed=seed,
             model=model,
-            template=read_template(template),
+            template=template,
             columns=parse_columns(columns),
             scores=tuple(scores or ()),
             dedup=dedup,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from coretune import methods
-from coretune.runs import pool_options
+from coretune.runs import FOR_COUNTING, GIVEN, pool_options
 
 
 def asked_method(tokens: Sequence[str]) -> str | None:
@@ -38,6 +38,9 @@ def options_class(name: str) -> type | None:
             (str | None) if each.name in pools else hints[each.name], Parameter(help=help_of.get(each.name))
         ]
         required = each.default is dataclasses.MISSING
+        if required and each.name in GIVEN:  # a flag of its own fills it
+            fields.append((each.name, hint | None, None))
+            continue
         fields.append((each.name, hint) if required else (each.name, hint, each.default))
     # cyclopts takes classes of the standard library's modules for plain values, and make_dataclass says "types"
     namespace = {"__module__": kind.__module__}
@@ -65,18 +68,23 @@ def flag_of(name: str) -> str:
 
 
 def options_of(name: str, given: Any, flags: dict[str, str | None]) -> dict[str, Any]:
-    """The method's options as given, with `--model`, `--embedder` and `--target` in their fields.
+    """The method's options as given, with `--model`, `--embedder`, `--target` and so on in their fields.
 
-    Raises `ValueError` for a flag that the method has no field for.
+    `--select-model` goes into the method's field `model` in place of `--model`. Raises `ValueError` for a flag that
+    the method has no field for.
     """
     options = {} if given is None else {each.name: getattr(given, each.name) for each in dataclasses.fields(given)}
-    known = [each.name for each in dataclasses.fields(methods.find(name))]  # type: ignore[arg-type]
+    kind = methods.find(name)
+    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    needed = [each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING]  # type: ignore[arg-type]
+    options = {key: value for key, value in options.items() if value is not None or key not in needed}
     for flag, value in flags.items():
-        if value is None or (flag == "model" and flag not in known):  # a model counts tokens for every method
+        field = "model" if flag == "select-model" else flag
+        if value is None or (flag in FOR_COUNTING and field not in known):
             continue
-        if flag not in known:
+        if field not in known:
             raise ValueError(f"method {name} takes no --{flag}; see coretune select --method {name} --help")
-        options[flag] = value
+        options[field] = value
     return options
 
 

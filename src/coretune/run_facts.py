@@ -77,6 +77,8 @@ def _model_facts(request: Request, options: Mapping[str, Any]) -> dict[str, Any]
 
     named = {name: options[name] for name in ("embedder", "model") if options.get(name) is not None}
     if request.model is not None:
+        if named.get("model", request.model) != request.model:
+            named["select_model"] = named["model"]
         named["model"] = request.model
     found = {name: find_model(str(asked)) for name, asked in named.items()}
     return {name: {"name": each.name, "digest": each.digest, "kind": each.kind} for name, each in found.items()}

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from coretune.lab import Lab
     from coretune.methods import Method
 
-GIVEN = ("model", "embedder", "target")  # flags that fill a method's field of that name
+GIVEN = ("model", "embedder", "target", "template")  # flags that fill a method's field of that name
+FOR_COUNTING = ("model", "template")  # of use to every method, for they count answer tokens
 
 
 log = logging.getLogger(__name__)
@@ -84,29 +85,32 @@ def select(
     seed: int = 0,
     model: str | None = None,
     template: str | None = None,
+    select_model: str | None = None,
     **options: Any,
 ) -> Selection:
     """Choose from a pool: `select(pool, "ltd", budget="5%", task="category=closed_qa")`.
 
     `method` is a name or a method object, `options` are the fields of the method's dataclass, `model` counts answer
-    tokens and fills the method's field of that name. Raises `ValueError` for an unknown method or option.
+    tokens and fills the method's field of that name, unless `select_model` does. Raises `ValueError` for an unknown method or option.
     """
     from coretune.lab import Lab as NewLab
 
-    made = (
-        make_method(method, {**({"model": model} if model else {}), **options}) if isinstance(method, str) else method
-    )
+    if isinstance(method, str):
+        filled = {"model": select_model or model, "template": template}
+        made = make_method(method, {**{name: value for name, value in filled.items() if value}, **options})
+    else:
+        made = method
     return run(made, pool, Budget.parse(budget), lab or NewLab(), seed=seed, model=model, template=template).selection
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> Method:
-    """A method by name with these options; a `model` it has no field for is not its affair and is left out.
+    """A method by name with these options; a `model` or `template` it has no field for is none of its affairs.
 
     Raises `ValueError`, naming the nearest, for an option that the method does not have, or lacks.
     """
     kind = methods.find(name)
     known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    options = {key: value for key, value in options.items() if key in known or key != "model"}
+    options = {key: value for key, value in options.items() if key in known or key not in FOR_COUNTING}
     for key in options:
         if key not in known:
             raise ValueError(
@@ -114,7 +118,8 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
             )
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         if each.name not in options and each.default is each.default_factory is dataclasses.MISSING:
-            raise ValueError(f"method {name} needs --{name}.{each.name}; see coretune select --method {name} --help")
+            flag = each.name if each.name in GIVEN else f"{name}.{each.name}"
+            raise ValueError(f"method {name} needs --{flag}; see coretune select --method {name} --help")
     return kind(**options)
 
 
@@ -147,8 +152,9 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
         for name in pool_options(request.method)
         if request.options.get(name) is not None
     }
+    filled = {"model": request.model, "template": request.template}
     method = make_method(
-        request.method, {**({"model": request.model} if request.model else {}), **request.options, **pools}
+        request.method, {**{name: value for name, value in filled.items() if value}, **request.options, **pools}
     )
     with lab.stage("read") as stage:
         pool = read_pool(*request.inputs, columns=request.columns or None, progress=lab.progress)

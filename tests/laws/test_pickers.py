@@ -50,6 +50,9 @@ EXAMPLES = {
         random=True,
     ),
     "k_center": Example(points, lambda a, k, rng: pickers.k_center(a["x"], k)),
+    "round_robin": Example(
+        lambda rng: {"scores": rng.normal(size=(N, 3))}, lambda a, k, rng: pickers.round_robin(a["scores"], k)
+    ),
     "top": Example(lambda rng: {"scores": rng.normal(size=N)}, lambda a, k, rng: pickers.top(a["scores"], k)),
     "uniform": Example(
         lambda rng: {"n": np.zeros(N)}, lambda a, k, rng: pickers.uniform(len(a["n"]), k, rng=rng), random=True

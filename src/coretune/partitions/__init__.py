@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coretune.partitions.choosing import choose_k, powers_of_two
 from coretune.partitions.kmeans import kmeans
-from coretune.partitions.partition import Partition, by_column, by_quantile
+from coretune.partitions.partition import Partition, by_column, by_quantile, split
 from coretune.partitions.picking import within
 from coretune.partitions.quotas import equal, proportional
 from coretune.partitions.silhouettes import (
@@ -28,6 +28,7 @@ __all__ = [
     "proportional",
     "silhouette_curve",
     "simplified_silhouette",
+    "split",
     "squared_silhouette",
     "within",
 ]

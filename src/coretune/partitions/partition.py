@@ -110,3 +110,22 @@ def by_quantile(values: np.ndarray, c: int) -> Partition:
     cell = (middle * c // (2 * max(1, len(values))))[place].astype(np.int32)
     edges = [float(values[cell == j].min()) for j in range(1, c) if (cell == j).any()]
     return Partition(cell, notes={"edges": edges}, count=c)
+
+
+def split(partition: Partition, most: int, rng: np.random.Generator) -> Partition:
+    """The same cells, but those above `most` rows cut at random into the fewest parts, of nearly equal size.
+
+    A cell's parts follow each other in its place; parts have no centres. Raises `ValueError` for `most` below 1.
+    """
+    if most < 1:
+        raise ValueError(f"cells of at most {most} rows asked; at least 1 is needed")
+    if partition.sizes.max(initial=0) <= most:
+        return partition
+    cell, count = np.full(len(partition.cell), -1, np.int32), 0
+    for c in range(len(partition)):
+        rows = partition.members(c)
+        parts = max(1, -(-len(rows) // most))
+        for part in np.array_split(rng.permutation(rows), parts):
+            cell[part] = count
+            count += 1
+    return Partition(cell, notes={**partition.notes, "split_above_rows": most}, count=count)
