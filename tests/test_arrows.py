@@ -46,11 +46,12 @@ ARROWS = {
     "chat": "models pool turns",
     "features": "chat models pool",
     "engines": "",
-    "lab": "features pool store",
+    "tuning": "chat features models pool store",
+    "lab": "features pool store tuning",
     # methods, driven to a budget
     "quality": "features pool",
     "rounds": "features partitions pool selection",
-    "methods": "features partitions pickers pool quality rounds scores selection",
+    "methods": "features partitions pickers pool quality rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
@@ -76,8 +77,10 @@ PACKAGES = {
     "cyclopts": "cli command_options",
 }
 SLOW_PACKAGES = {
-    "torch": "distances models features",
-    "transformers": "models",
+    "torch": "distances models features tuning",
+    "transformers": "models tuning",
+    "peft": "tuning",
+    "safetensors": "tuning",
     "sentence_transformers": "models",
     "huggingface_hub": "models",
     "gguf": "models",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,10 +24,13 @@ from coretune.lab.gathering import gathered, join_loose, look_up
 from coretune.lab.shards import Shard, Work, measure_shard, release, shard_rows, this_process
 from coretune.lab.stages import Clock, Stage, peak_is_exact
 from coretune.pool import Pool
-from coretune.shapes import Int64
+from coretune.shapes import Float32, Int64
 from coretune.store.digests import function_name, spec_words, words
 from coretune.store.kept import read_result, write_result
 from coretune.store.keys import first_of_each
+
+if TYPE_CHECKING:
+    from coretune.tuning import EachStep, Tuned, Tuning
 
 __all__ = ["Feature", "Lab", "Stage", "peak_is_exact", "release"]
 
@@ -131,6 +134,45 @@ class Lab:
             for rng, state in zip(rngs, states, strict=True):
                 _set_state(rng, state)
             return result
+
+    def tune(
+        self,
+        spec: Tuning,
+        pool: Pool,
+        rows: Int64[np.ndarray, " k"] | None = None,
+        weights: Float32[np.ndarray, " k"] | None = None,
+        *,
+        each_step: EachStep | None = None,
+    ) -> Tuned:
+        """A model tuned on rows of a pool, in this order (all candidates by default); one in the store is given.
+
+        `weights` `(k,)` scale what each row counts in the loss; none is 1 for each. `each_step(step, steps, loss)` is
+        called after every optimizer step, in place of `progress`. After an error, a Ctrl-C or a kill the same call
+        goes on where it stopped. Raises `PoolError` where no row has an answer token, `ModelError` where the model
+        cannot be tuned so, and `ValueError` for a spec or weights that mean nothing.
+        """
+        from coretune import tuning
+
+        name = f"tune {Path(spec.model).name or spec.model}"
+        with self.stage(name) as stage:
+            asked = np.flatnonzero(pool.candidates) if rows is None else _rows_of(pool, rows)
+            counted = tuning.checked_weights(weights, len(asked))
+            resolved = spec.resolved()
+            said = tuning.words_of(resolved, pool.keys[asked], counted)
+            place = stored.place_of(self.store, stored.TUNINGS, said)
+            tuned = tuning.find_tuned(place)
+            if tuned is None:
+                release()  # the last feature's model gives its memory back
+                stored.describe(place, said)
+                examples = pool.subset(asked)
+                tell = each_step or (lambda step, steps, loss: self._tell(name, step, steps))
+                tuned = tuning.tune(resolved, examples, counted, place, tell)
+                stage.rows, stage.bytes = len(asked), tuning.bytes_of(tuned)
+            else:
+                stage.stored = len(asked)
+            stage.counts = dict(tuned.counts)
+            stored.touch(place)
+        return tuned
 
     def _measure(self, stage: Stage, spec: FeatureSpec, place: Path, pool: Pool, rows: Int64[np.ndarray, " m"]) -> None:
         """Measure these rows in shards, through the engine; every shard is stored by whoever measures it."""

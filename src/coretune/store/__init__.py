@@ -3,10 +3,11 @@
     STORE/features/ADDRESS/spec.json      what was measured, in words; its time is that of the last use
                            NAME/          an array of some rows (see `arrays`): done.json says it is complete
     STORE/kept/ADDRESS/    the same for results of arithmetic (see `kept`)
+    STORE/tunings/ADDRESS/ the same for tuned models, made by `tuning`; `work` there is one that is not finished
     STORE/models/*/NAME/   models prepared for use, made by `models`; in the default store only
     STORE/pools/NAME/      large pools as they were read, made by `readers`; in the default store only
 
-A change of this layout changes the names `features` and `kept`, so that no version misreads another's.
+A change of this layout changes the names `features`, `kept` and `tunings`, so that no version misreads another's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from coretune.errors import nearest
 from coretune.store import folders
 from coretune.store.digests import digest
 
-FEATURES, KEPT = "features", "kept"
+FEATURES, KEPT, TUNINGS = "features", "kept", "tunings"
 COPIES = {"models": "*/*", "pools": "*"}  # rooms of others, whose folders are listed and pruned with these
 SPEC = "spec.json"
 DAY_SECONDS = 86400.0
@@ -38,7 +39,7 @@ def default_store() -> Path:
 
 
 def place_of(root: Path, room: str, said: dict[str, Any]) -> Path:
-    """The folder, in room `features` or `kept`, for what these words say; nothing is made."""
+    """The folder, in room `features`, `kept` or `tunings`, for what these words say; nothing is made."""
     return root / room / digest(said)
 
 
@@ -63,8 +64,8 @@ def touch(place: Path) -> None:
 class Entry:
     """What lies at one address.
 
-    `room` is `features`, `kept`, `models` or `pools`; `rows` is the rows measured, 0 where there are none; `made_from`
-    is the spec in words.
+    `room` is `features`, `kept`, `tunings`, `models` or `pools`; `rows` is the rows measured or tuned on, 0 where there
+    are none; `made_from` is the spec in words.
     """
 
     path: Path
@@ -103,14 +104,14 @@ def prune(
     ]
     for entry in chosen:
         folders.remove(entry.path)
-    for room in (FEATURES, KEPT):
+    for room in (FEATURES, KEPT, TUNINGS):
         for place in (root / room, *folders.finished(root / room)):
             folders.sweep(place)
     return chosen
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    for room in (FEATURES, KEPT):
+    for room in (FEATURES, KEPT, TUNINGS):
         for place in folders.finished(root / room):
             try:
                 said = json.loads((place / SPEC).read_text(encoding="utf-8"))

@@ -147,9 +147,10 @@ def sync(path: Path) -> None:
 
 def _seal(draft: Path, about: dict[str, Any]) -> None:
     """Write `done.json`, with the length of every other file, and bring everything to the disk."""
-    sizes = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
-    for name in sizes:
-        sync(draft / name)
+    inside = sorted(draft.rglob("*"))
+    sizes = {path.relative_to(draft).as_posix(): path.stat().st_size for path in inside if path.is_file()}
+    for path in inside:
+        sync(path)
     (draft / DONE).write_text(json.dumps({**about, "files": sizes}), encoding="utf-8")
     sync(draft / DONE)
     sync(draft)

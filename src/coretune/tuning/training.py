@@ -1,0 +1,289 @@
+"""The training itself: a leaf of transformers' Trainer that takes a step's rows in micro-batches.
+
+Precision: what is tuned is kept in float32 (LoRA factors, or all weights), so that small updates are not lost to
+rounding; in bfloat16 the frozen weights are stored so, and autocast computes every matrix product in it. On a CPU with
+bfloat16 that is about twice as fast as float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coretune.errors import CoretuneError, ModelError, need
+from coretune.models import best_device, find_model, load_causal_lm
+from coretune.shapes import Float32
+from coretune.tuning.recording import recorder_class
+from coretune.tuning.resuming import last_resumable
+from coretune.tuning.schedule import Plan
+from coretune.tuning.spec import ALL_LINEAR, Tuning
+from coretune.tuning.tokens import MicroBatch, Tokens, coefficients, micro_batches, widths
+from coretune.tuning.tuned import VISIT
+
+EachStep = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained: a resolved spec, the plan over `learned` (rows with answer tokens), tokens and weights.
+
+    `work` is a folder of its own, in which the training goes on after a kill.
+    """
+
+    spec: Tuning
+    plan: Plan
+    learned: np.ndarray
+    tokens: Tokens
+    weights: Float32[np.ndarray, " k"]
+    work: Path
+    device: str
+
+    @classmethod
+    def of(cls, spec: Tuning, tokens: Tokens, weights: Float32[np.ndarray, " k"], work: Path) -> Job:
+        """A job on the best device. Raises `ValueError` for checkpoints behind the last step."""
+        learned = np.flatnonzero(tokens.answer_lengths)
+        return cls(spec, Plan.of(spec, len(learned)), learned, tokens, weights, work, best_device())
+
+    def batch(self, step: int) -> tuple[np.ndarray, dict[int, float]]:
+        """The rows of a step, and what each row's mean loss counts in the step's loss."""
+        rows = self.learned[self.plan.step_rows(step)]
+        return rows, coefficients(self.tokens, rows, self.weights, self.spec.average)
+
+
+def train(job: Job, each_step: EachStep) -> None:
+    """Train, and leave checkpoints and visits in the job's folder; goes on from what a killed run has left there.
+
+    The random states of this process are as before afterwards, and its memory is given back.
+    """
+    torch, transformers = need("torch", "models"), need("transformers", "models")
+    with _states_kept(), _quiet(transformers):
+        transformers.set_seed(job.spec.seed)
+        trainer = trainer_class()(job, load(job), _arguments(job), each_step)
+        try:
+            trainer.train(resume_from_checkpoint=last_resumable(job.work))
+        finally:
+            trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
+            trainer.callback_handler.model = trainer.callback_handler.optimizer = None
+            trainer.accelerator.free_memory()
+            if job.device == "cuda":
+                torch.cuda.empty_cache()
+
+
+def load(job: Job) -> Any:
+    """The model with what is to be tuned in it. Raises `ModelError` where it is not the one that was resolved."""
+    spec, found = job.spec, find_model(job.spec.model)
+    if found.digest != spec.digest:
+        raise ModelError(
+            f"the model {spec.model} was {spec.digest} when the tuning was asked and is {found.digest} now; run again"
+        )
+    stored = "float32" if spec.rank is None else spec.precision or "float32"
+    model = load_causal_lm(spec.model, dtype=stored, device="cpu")
+    whole = model.requires_grad_(True) if spec.rank is None else _with_adapter(spec, model)
+    if spec.gradient_checkpointing:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return whole
+
+
+def _with_adapter(spec: Tuning, model: Any) -> Any:
+    """The model with LoRA factors in its layers, in float32, and everything else frozen."""
+    peft = need("peft", "models")
+    config = peft.LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=ALL_LINEAR if spec.targets == (ALL_LINEAR,) else list(spec.targets),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that are on their way out
+        return peft.get_peft_model(model, config)
+
+
+def _arguments(job: Job) -> Any:
+    """The Trainer's settings: one pass over a list of steps, everything else is the job's own."""
+    spec = job.spec
+    arguments = need("transformers", "models").TrainingArguments(
+        output_dir=str(job.work),
+        max_steps=job.plan.run,
+        per_device_train_batch_size=1,
+        learning_rate=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_norm or 0.0,
+        optim="adamw_torch",
+        seed=spec.seed,
+        use_cpu=job.device == "cpu",
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        log_level="error",
+        log_level_replica="error",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs: a process each, never one that copies itself about
+    return arguments
+
+
+@cache
+def trainer_class() -> type:
+    """`Steps` as a leaf of the Trainer; made when it is first needed, since the Trainer loads torch."""
+    return type("StepTrainer", (Steps, need("transformers", "models").Trainer), {})
+
+
+class Steps:
+    """What is our own in a Trainer whose dataset is a list of steps: item i is step i // processes + 1, for process
+    i % processes. `visits` are the rows' losses as this process has seen them, `loss` is that of the last step.
+    """
+
+    args: Any
+    accelerator: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataset: Any
+    loss_is_scaled_for_ga = True  # by what each row counts in the whole step
+
+    def __init__(self, job: Job, model: Any, arguments: Any, each_step: EachStep) -> None:
+        transformers = need("transformers", "models")
+        self.job = job
+        self.visits: list[np.ndarray] = []
+        self.loss = float("nan")  # with several processes, what this one makes of it
+        self._places: Any = None
+        self._losses: Any = None
+        recorder = recorder_class()(self, job, each_step)
+        steps = [{"step": i} for i in range(job.plan.run * arguments.world_size)]
+        super().__init__(model, arguments, _first, steps, callbacks=[recorder])  # type: ignore[call-arg]
+        self.remove_callback(transformers.PrinterCallback)  # type: ignore[attr-defined]
+        base = model.get_base_model() if job.spec.rank is not None else model
+        self._head = base.get_output_embeddings()
+        if self._head is not None:
+            self._head.register_forward_pre_hook(self._answers_alone)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return need("torch", "models").utils.data.SequentialSampler(self.train_dataset)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rates of the plan."""
+        shares = np.append(self.job.plan.rates, 0.0) / self.job.spec.learning_rate
+        schedules = need("torch", "models").optim.lr_scheduler
+        self.lr_scheduler = schedules.LambdaLR(optimizer or self.optimizer, lambda i: shares[i])
+        return self.lr_scheduler
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the items are steps, not tokens."""
+        return 0
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """The gradient of a whole optimizer step, micro-batch by micro-batch."""
+        step, part = divmod(inputs["step"], self.args.world_size)
+        rows, shares = self.job.batch(step + 1)
+        batches = list(parts(self.job, rows, part, self.args.world_size))
+        loss: Any = 0.0
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss = loss + super().training_step(model, _tensors(batch, shares))  # type: ignore[misc]
+                self._note(step + 1, batch)
+        self.loss = float(loss)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """What a micro-batch adds to the loss of its step."""
+        torch = need("torch", "models")
+        self._places = inputs["places"]
+        bfloat16 = self.job.spec.precision == "bfloat16"
+        with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            logits = model(input_ids=inputs["ids"], use_cache=False).logits.flatten(0, 1)
+        logits = logits if self._head is not None else logits[self._places]
+        losses = torch.nn.functional.cross_entropy(logits.float(), inputs["labels"], reduction="none")
+        self._losses = losses.detach()
+        return (losses * inputs["shares"]).sum() * self.args.world_size  # processes' gradients are averaged
+
+    def _answers_alone(self, module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Give the head only the states whose next token is learned: less work, and far less memory."""
+        return (inputs[0].flatten(0, 1)[self._places].unsqueeze(0), *inputs[1:])
+
+    def _note(self, step: int, batch: MicroBatch) -> None:
+        """Keep the mean loss of each row of a batch. Raises `CoretuneError` where one is not finite."""
+        losses = self._losses[: len(batch.owner)].cpu().double().numpy()
+        means = np.bincount(batch.owner, losses, len(batch.rows)) / np.bincount(batch.owner, None, len(batch.rows))
+        if not np.isfinite(means).all():
+            raise CoretuneError(
+                f"the loss of step {step} is not finite; try a lower learning_rate than "
+                f"{self.job.spec.learning_rate:g}, or precision float32"
+            )
+        visits = np.empty(len(means), dtype=VISIT)
+        visits["step"], visits["row"], visits["loss"] = step, batch.rows, means
+        self.visits.append(visits)
+
+
+def _first(items: list[dict[str, int]]) -> dict[str, int]:
+    """The one item of a batch of the Trainer: a step."""
+    return items[0]
+
+
+def parts(job: Job, rows: np.ndarray, part: int, of: int) -> Iterator[MicroBatch]:
+    """The micro-batches that one of several processes computes of a step; one without rows gets a dummy."""
+    longest_first = rows[np.argsort(-job.tokens.lengths[rows], kind="stable")]
+    mine = longest_first[part::of]
+    if len(mine):
+        yield from micro_batches(job.tokens, mine, job.spec.batch_tokens or 1)
+    else:
+        nothing = np.empty(0, dtype=np.int64)
+        width = int(widths(int(job.tokens.lengths.max()))[0])
+        yield MicroBatch(nothing, np.full((1, width), job.tokens.pad, dtype=np.int64), nothing, nothing, nothing)
+
+
+def _tensors(batch: MicroBatch, shares: dict[int, float]) -> dict[str, Any]:
+    """A batch as tensors, its answer tokens filled up with some that count nothing to one of few numbers of them."""
+    count = len(batch.places)
+    known = widths(batch.ids.size)
+    room = int(known[np.searchsorted(known, count)])
+    places, labels, factors = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.float32)
+    places[:count], labels[:count] = batch.places, batch.labels
+    each = np.array([shares[row] for row in batch.rows.tolist()]) / np.bincount(batch.owner, None, len(batch.rows))
+    factors[:count] = each[batch.owner]
+    arrays = {"ids": batch.ids, "places": places, "labels": labels, "shares": factors}
+    torch = need("torch", "models")
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def _states_kept() -> Iterator[None]:
+    """The random states of Python, numpy and torch as they were, whatever is seeded inside."""
+    torch = need("torch", "models")
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state that the Trainer sets
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without messages and bars of transformers, which are as they were afterwards."""
+    logs = transformers.utils.logging
+    before, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(before)
+        if bars:
+            logs.enable_progress_bar()
