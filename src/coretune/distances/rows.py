@@ -48,6 +48,10 @@ class Rows(Protocol):
         """The sum of the rows in each of `c` cells, in float64 and always in the same order."""
         ...
 
+    def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
+        """The product of every row with every vector, all in one array."""
+        ...
+
 
 class ArrayRows:
     """Rows of a numpy array; float16 is widened to float32 a block at a time."""
@@ -102,6 +106,16 @@ class ArrayRows:
         ends = np.cumsum(sizes)
         for j in np.flatnonzero(sizes):
             found[j] = self.x[order[ends[j] - sizes[j] : ends[j]]].sum(axis=0, dtype=np.float64)
+        return found
+
+    def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
+        """The product of every row with every vector, all in one array."""
+        vectors = vectors.astype(self.dtype, copy=False)
+        if self.x.dtype == self.dtype:
+            return np.asarray(vectors @ self.x.T)
+        found = np.empty((len(vectors), self.n), self.dtype)
+        for place in blocks(self.n, max(64, PRODUCTS // self.d)):
+            found[:, place] = vectors @ self.x[place].astype(self.dtype).T
         return found
 
     def _products(

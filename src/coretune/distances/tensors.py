@@ -74,6 +74,16 @@ class TensorRows:
             found += torch.segment_reduce(members, "sum", lengths=sizes, axis=0, initial=0.0).cpu().numpy()
         return found
 
+    def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
+        """The product of every row with every vector, all in one array."""
+        import torch
+
+        found = np.empty((len(vectors), self.n), self.dtype)
+        across = torch.from_numpy(vectors.astype(self.dtype, copy=False)).to(self.x.device)
+        for place in blocks(self.n, max(64, self._held // self.d)):
+            found[:, place] = (across @ self.x[place].to(self._wide).T).cpu().numpy()
+        return found
+
     def _some(self, rows: Int64[np.ndarray, " m"] | slice) -> Any:
         import torch
 
