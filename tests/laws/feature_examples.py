@@ -32,6 +32,7 @@ def examples() -> list[Case]:
     from coretune.features.answer_tokens import AnswerTokens
     from coretune.features.embedding import Embedding
     from coretune.features.length import Length
+    from coretune.features.lora_gradient import LoraGradient
 
     return [
         Case("hashed", lambda folder: Hashed(width=3)),
@@ -42,6 +43,8 @@ def examples() -> list[Case]:
         Case("length of prompt", lambda folder: Length("prompt")),
         Case("embedding mean", lambda folder: Embedding(str(_causal_model(folder)), precision="float32")),
         Case("embedding last, cut", lambda folder: Embedding(str(_causal_model(folder)), pooling="last", long="cut")),
+        Case("LoRA gradient", lambda folder: LoraGradient(*_adapted(folder), d=32, precision="float32")),
+        Case("LoRA gradient, Adam, two checkpoints", lambda folder: LoraGradient(*_adapted(folder, 2), "adam", d=32)),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]
@@ -73,6 +76,18 @@ def _causal_model(folder: Path) -> Path:
     logging.disable_progress_bar()
     LlamaForCausalLM(config).save_pretrained(folder)
     return _tokenizer(folder)
+
+
+def _adapted(folder: Path, checkpoints: int = 1) -> tuple[str, tuple[Any, ...]]:
+    """A causal model and checkpoints of an adapter of it, with optimizer states."""
+    from coretune.features.lora_gradient import AdapterAt
+    from tests.made_adapters import adapter_folder, optimizer_file
+
+    model = _causal_model(folder / "model")
+    made = [adapter_folder(folder / f"adapter {seed}", model, seed=seed) for seed in range(checkpoints)]
+    for adapter in made:
+        optimizer_file(adapter)
+    return str(model), tuple(AdapterAt(adapter.name, str(adapter), 1.0 + seed) for seed, adapter in enumerate(made))
 
 
 def varied_pool() -> Pool:

@@ -1,0 +1,141 @@
+"""One backward pass for many examples: a frozen model hands each layer's inputs and output gradients, row by row.
+
+The loss of a batch is the sum over its rows of each row's mean over its own answer tokens, so what reaches a layer for
+a row is what it would get were the row alone. Weights get no gradients, and nothing is computed below the first layer
+that is watched. Only positions that carry loss go through the output layer.
+
+Padding is on the right, where no token of a causal model sees it, and has no loss; so no attention mask is given.
+Batches have fixed shapes, and the output layer takes a fixed number of positions at a time: a row's gradient does not
+depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coretune.errors import ModelError, need
+from coretune.features._batches import Batch
+from coretune.shapes import Bool, Float32, Int64
+
+LOSS_BYTES = 1 << 24  # of the logits that the loss reads at a time, in float32: about what caches hold
+SEES_AHEAD = 0.05  # largest change of a logit, against their spread, by tokens that come later: 0 but for rounding
+
+Watch = Callable[[str, Any, Any], Any]
+"""Called in the forward pass with a layer's name, its input `(b, w, in)` and its output `(b, w, out)`; gives the output
+on, perhaps changed, through a function that gets the gradient in the backward pass."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where a batch carries loss: flat `places` in `(b, w)`, the `labels` they must give, and each one's `weights`.
+
+    Padded to a multiple of what the output layer takes at a time, with weight 0.
+    """
+
+    places: Int64[np.ndarray, " a"]
+    labels: Int64[np.ndarray, " a"]
+    weights: Float32[np.ndarray, " a"]
+
+
+def answers_of(batch: Batch, masks: Sequence[Bool[np.ndarray, " t"]], step: int) -> Answers:
+    """Answers of a batch, from the mask of answer tokens of every piece; `step` positions go together."""
+    asked = np.zeros(batch.ids.shape, dtype=bool)
+    for row, piece in enumerate(batch.pieces.tolist()):
+        asked[row, : len(masks[piece]) - 1] = masks[piece][1:]  # the token before an answer token predicts it
+    rows, places = np.nonzero(asked)
+    padded = -(-len(rows) // step) * step
+    answers = Answers(
+        np.zeros(padded, dtype=np.int64), np.zeros(padded, dtype=np.int64), np.zeros(padded, dtype=np.float32)
+    )
+    answers.places[: len(rows)] = rows * batch.ids.shape[1] + places
+    answers.labels[: len(rows)] = batch.ids[rows, places + 1]
+    answers.weights[: len(rows)] = (1 / np.maximum(asked.sum(1), 1))[rows]
+    return answers
+
+
+class WatchedModel:
+    """A causal language model all of whose weights are frozen, and some of whose layers are watched.
+
+    Several threads may call `backward` at once: each has its own watch. The model must not be used otherwise.
+    """
+
+    def __init__(self, model: Any, layers: Iterable[str], device: str, positions: int) -> None:
+        self.model, self.device, self.positions = model.requires_grad_(False), device, positions
+        self._now = threading.local()
+        for name in layers:
+            model.get_submodule(name).register_forward_hook(self._hook(name))
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ModelError(f"{type(model).__name__} does not say which is its output layer, so no loss can be taken")
+        head.forward = self._some_positions(head.forward)
+
+    def backward(self, batch: Batch, answers: Answers, watch: Watch) -> None:
+        """Run a batch forward and backward; `watch` sees every watched layer."""
+        torch = need("torch", "models")
+        ids, places = (torch.from_numpy(each).to(self.device) for each in (batch.ids, answers.places))
+        self._now.watch, self._now.places = watch, places
+        try:
+            with torch.enable_grad():
+                logits = self.model(input_ids=ids, use_cache=False).logits
+        finally:
+            self._now.watch = self._now.places = None
+        if logits.shape[:2] != (1, len(places)):
+            raise ModelError(
+                f"{type(self.model).__name__} gives logits of shape {tuple(logits.shape)} where its output layer was "
+                f"given {len(places)} positions; gradients of such a model cannot be taken here"
+            )
+        torch.autograd.backward([logits], [_loss_gradient(logits.detach()[0], answers)[None]])
+
+    def _hook(self, name: str) -> Callable[[Any, Any, Any], Any]:
+        def hook(module: Any, inputs: Any, output: Any) -> Any:
+            watch = getattr(self._now, "watch", None)
+            return None if watch is None else watch(name, inputs[0], output)
+
+        return hook
+
+    def _some_positions(self, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The output layer on the positions that carry loss, as one row; a fixed number of them at a time."""
+        torch = need("torch", "models")
+
+        def wrapped(states: Any) -> Any:
+            places = getattr(self._now, "places", None)
+            if places is None:
+                return forward(states)
+            chosen = states.reshape(-1, states.shape[-1]).index_select(0, places)
+            parts = [forward(part) for part in chosen.split(self.positions)]
+            return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+        return wrapped
+
+
+def _loss_gradient(logits: Any, answers: Answers) -> Any:
+    """The gradient of the weighted sum of cross-entropies by `logits` `(a, vocabulary)`, computed in float32."""
+    torch = need("torch", "models")
+    gradient = torch.empty_like(logits)
+    labels, weights = (torch.from_numpy(each).to(logits.device) for each in (answers.labels, answers.weights))
+    step = max(1, LOSS_BYTES // (4 * logits.shape[1]))
+    for start in range(0, len(logits), step):
+        part = slice(start, start + step)
+        likely = torch.softmax(logits[part], dim=1, dtype=torch.float32)
+        likely.scatter_add_(1, labels[part, None], torch.full_like(likely[:, :1], -1))
+        gradient[part] = likely.mul_(weights[part, None])
+    return gradient
+
+
+def refuse_looking_ahead(model: Any, name: str, device: str) -> None:
+    """Raise `ModelError` where later tokens change what a model says of earlier ones, as padding would then do."""
+    torch = need("torch", "models")
+    ids = torch.arange(32, device=device).view(2, 16) % 16 + 1
+    ids[1, 8:] += 16
+    with torch.inference_mode():
+        one, other = model(input_ids=ids, use_cache=False).logits[:, :8].float()
+    if not (one - other).abs().max() <= SEES_AHEAD * one.std():
+        raise ModelError(
+            f"in model {name!r} tokens see later ones, so an example's gradient would depend on padding; "
+            "a causal language model is needed"
+        )
