@@ -130,6 +130,16 @@ def test_picks_are_exact_with_ties_whatever_the_block(seed: int, ridged: bool, p
     assert whole.rows.tolist() == refitting(atoms, target / np.linalg.norm(target), len(whole.rows), ridge, positive)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_more_copies_than_a_block_holds_come_from_the_lowest_up(dtype: type) -> None:
+    atoms = np.repeat(unit_rows(4, 6, 1), 1500, axis=0)[rng(2).permutation(6000)].astype(dtype)
+    target = atoms.mean(axis=0, dtype=np.float64)
+    picked = omp(atoms, target, 24, ridge=1.0).rows.tolist()
+    assert picked == refitting(atoms, target, 24, 1.0)
+    copies = {tuple(row): [i for i in picked if tuple(atoms[i]) == tuple(row)] for row in atoms[picked].tolist()}
+    assert all(rows == sorted(rows) for rows in copies.values())
+
+
 def test_guesses_are_dropped_where_many_rows_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = unit_rows(700, 12)
     target = atoms.mean(axis=0)
@@ -208,6 +218,16 @@ def test_nearly_equal_atoms_keep_the_factor_exact() -> None:
     chosen = atoms[run.rows]
     assert np.abs(chosen @ run.residual).max() < 1e-9
     assert run.rows.tolist() == refitting(atoms, target, len(run.rows))
+
+
+def test_smooth_atoms_of_high_condition_stay_orthogonal_to_the_residual() -> None:
+    """One pass of Gram and Schmidt leaves 9e-14 here."""
+    grid = np.linspace(0, 1, 100)
+    atoms = np.exp(-np.square((grid - np.linspace(0, 1, 400)[:, None]) / 0.3))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    run = run_of(atoms, np.sin(9 * grid) + 0.3 * np.cos(31 * grid) + 0.5 * (grid > 0.5), 80, positive=False)
+    assert np.linalg.cond(atoms[run.rows]) > 5e3
+    assert np.abs(atoms[run.rows] @ run.residual).max() < 1e-14
 
 
 # when a run ends

@@ -16,8 +16,8 @@ import numpy as np
 from coretune.distances import Rows, blocks, slack, squares
 from coretune.shapes import Bool, Float, Int64
 
-BLOCK = 256  # atoms among which picks are guessed
-FEWEST, MOST = 8, 64  # picks guessed at a time
+BLOCK = 256  # atoms among which picks are guessed; up to twice as many where there are many
+FEWEST, MOST = 8, 32  # picks guessed at a time
 HELD = 1 << 24  # products held at a time: 64 MB of float32
 SETTLED = 4096  # atoms compared again in float64; where more come near, the guess is given up
 TAKEN = 1024  # of them at a time
@@ -154,8 +154,9 @@ def pursue(atoms: Atoms, target: Float[np.ndarray, " d"], free: Bool[np.ndarray,
         if not few:
             outside = free.copy()
             outside[block] = False
-            scores = rule.scores(rows.products(np.stack(path.residuals[1:])))
-            kept = _holding(atoms, rule, path.residuals[1:], scores, outside, chosen, best)
+            after = np.array(path.residuals[1:])
+            scores = rule.scores(rows.products(after))
+            kept = _holding(atoms, rule, after, scores, outside, chosen, best)
             most = min(max(FEWEST, 2 * kept), MOST, max(FEWEST, HELD // rows.n))
             chosen, scores = chosen[:kept], scores[kept - 1].copy()
         path.cut(start + len(chosen))
@@ -195,7 +196,8 @@ def _block(
 
     `scores`, in float32, are -inf for rows that are not free.
     """
-    block = np.sort(np.argpartition(-scores, BLOCK - 1)[:BLOCK]) if len(scores) > BLOCK else np.arange(len(scores))
+    size = max(BLOCK, min(len(scores) // 16, 2 * BLOCK))
+    block = np.sort(np.argpartition(-scores, size)[:size]) if len(scores) > size else np.arange(len(scores))
     block = block[scores[block] > -np.inf]
     x = atoms.rows.take(block)
     others = scores.copy()
@@ -214,7 +216,7 @@ def _block(
 def _holding(
     atoms: Atoms,
     rule: Rule,
-    residuals: list[Float[np.ndarray, " d"]],
+    residuals: Float[np.ndarray, "g d"],
     scores: Float[np.ndarray, "g n"],
     outside: Bool[np.ndarray, " n"],
     chosen: Int64[np.ndarray, " g"],
@@ -226,17 +228,15 @@ def _holding(
     as long as no row outside has a higher score, or an equal one and is lower.
     """
     others = np.flatnonzero(outside)
-    error, tie = atoms.error(outside), TIE * float(atoms.lengths[outside].max(initial=0.0))
-    highest = np.array([each[others].max(initial=-np.inf) for each in scores])
-    for pick in range(1, len(chosen)):
-        residual, after = residuals[pick - 1], scores[pick - 1]
-        needed = best[pick] - error * float(np.linalg.norm(residual))
-        if highest[pick - 1] < needed:
-            continue
-        near = others[after[others] >= needed]
+    if not len(others):
+        return len(chosen)
+    needed = best[1:] - atoms.error(outside) * np.linalg.norm(residuals[:-1], axis=1)
+    tie = TIE * float(atoms.lengths[outside].max())
+    for before in np.flatnonzero(scores[:-1, others].max(axis=1) >= needed).tolist():
+        near = others[scores[before, others] >= needed[before]]
         if len(near) > SETTLED:
-            return pick
-        exact = rule.scores(atoms.products(near, residual))
+            return int(before) + 1
+        exact, pick = rule.scores(atoms.products(near, residuals[before])), before + 1
         if (exact > best[pick]).any() or (near[exact >= best[pick] - tie] < chosen[pick]).any():
-            return pick
+            return int(pick)
     return len(chosen)
