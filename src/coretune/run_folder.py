@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -91,6 +92,8 @@ def _sayable(value: Any) -> Any:
         return "none"
     if isinstance(value, Mapping):
         return {str(key): _sayable(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _sayable(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_sayable(item) for item in value]
     if isinstance(value, np.generic):
