@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from coretune.features.lora_gradient import AdapterAt
+from coretune.features.lora_gradient import AdapterAt, LoraGradient
 from coretune.pickers import uniform
 from coretune.pool import Pool
 from coretune.shapes import Float
@@ -38,26 +38,46 @@ def adapters_of(tuned: Tuned) -> tuple[AdapterAt, ...]:
     return tuple(AdapterAt(each.digest, str(each.path), each.learning_rate) for each in tuned.checkpoints)
 
 
-def last_adapter(tuned: Tuned) -> tuple[AdapterAt, ...]:
-    """The last checkpoint alone."""
-    return (AdapterAt(tuned.checkpoints[-1].digest, str(tuned.checkpoints[-1].path)),)
+class Early(Protocol):
+    """The options that methods share whose papers take gradients early in training and know no LoRA."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def template(self) -> str | None: ...
+    @property
+    def warmup_share(self) -> float: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
 
 
-def brief(model: str, template: str | None, rank: int, max_tokens: int) -> Tuning:
-    """A warm-up of one epoch for methods whose papers know no LoRA: these numbers are ours."""
-    return Tuning(
-        model,
-        template=template,
-        rank=rank,
-        alpha=2 * rank,
+def early_gradients(asked: Early, pool: Pool, lab: Lab, rng: np.random.Generator) -> tuple[Feature, Tuned]:
+    """Every row's plain gradient after a warm-up of one epoch, whose numbers are ours; and that warm-up."""
+    tuning = Tuning(
+        asked.model,
+        template=asked.template,
+        rank=asked.rank,
+        alpha=2 * asked.rank,
         dropout=0.0,
-        targets=ATTENTION,
+        targets=tuple(asked.targets),
         learning_rate=2e-4,
         batch_rows=16,
         epochs=1,
         average="rows",
-        max_tokens=max_tokens,
+        max_tokens=asked.max_tokens,
     )
+    tuned = warm_up(tuning, asked.warmup_share, pool, lab, rng)
+    last = AdapterAt(tuned.checkpoints[-1].digest, str(tuned.checkpoints[-1].path))
+    gradient = LoraGradient(
+        asked.model, (last,), "none", asked.width, template=asked.template, max_tokens=asked.max_tokens
+    )
+    return lab.features(gradient, pool), tuned
 
 
 def with_lengths(feature: Feature, unit: float = 1.0) -> Float[np.ndarray, "n d"]:
@@ -66,3 +86,8 @@ def with_lengths(feature: Feature, unit: float = 1.0) -> Float[np.ndarray, "n d"
     for start in range(0, len(x), BLOCK):
         x[start : start + BLOCK] *= norm[start : start + BLOCK, None] / unit
     return x
+
+
+def mean_square_one(feature: Feature) -> Float[np.ndarray, "n d"]:
+    """Gradients with their lengths, in units of their root mean square; float16."""
+    return with_lengths(feature, float(np.sqrt(np.mean(np.square(feature.numbers["norm"], dtype=np.float64)))))

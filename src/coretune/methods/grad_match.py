@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coretune.features.lora_gradient import LoraGradient
-from coretune.methods._warm_up import brief, last_adapter, warm_up, with_lengths
+from coretune.methods._warm_up import ATTENTION, early_gradients, mean_square_one
 from coretune.partitions import by_column, proportional, split, within
 from coretune.pickers import omp
 from coretune.pool import Pool
@@ -58,6 +57,8 @@ class GradMatch:
     """Share of the pool that the warm-up trains on."""
     rank: int = 8
     """Rank of the warm-up's LoRA factors."""
+    targets: tuple[str, ...] = ATTENTION
+    """The linear layers that get LoRA factors, by the end of their names, or all-linear alone."""
     max_tokens: int = 2048
     """Tokens of a conversation that are read; context is cut before answers."""
     template: str | None = None
@@ -66,15 +67,8 @@ class GradMatch:
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: rows that match the mean gradient of each group."""
         warm_rng, split_rng, match_rng = rng.spawn(3)
-        tuned = warm_up(
-            brief(self.model, self.template, self.rank, self.max_tokens), self.warmup_share, pool, lab, warm_rng
-        )
-        gradient = LoraGradient(
-            self.model, last_adapter(tuned), "none", self.width, template=self.template, max_tokens=self.max_tokens
-        )
-        feature = lab.features(gradient, pool)
-        norm = feature.numbers["norm"]
-        x = with_lengths(feature, unit=float(np.sqrt(np.mean(np.square(norm, dtype=np.float64)))))
+        feature, tuned = early_gradients(self, pool, lab, warm_rng)
+        x = mean_square_one(feature)
         column = pool.column(self.groups) if self.groups else np.zeros(len(pool), np.int64)
         groups = split(by_column(column), MOST_ROWS, split_rng)
         target = np.stack([x[groups.members(c)].mean(axis=0, dtype=np.float64) for c in range(len(groups))])
@@ -85,4 +79,5 @@ class GradMatch:
         chosen = budget.fill(
             lambda k, rng: within(groups, proportional(groups.sizes, k), matching, rng, mass=groups.sizes), match_rng
         )
-        yield Round(chosen, partition=groups, columns={"gradient_norm": norm}, notes={"warm_up": tuned.address})
+        notes = {"warm_up": tuned.address}
+        yield Round(chosen, partition=groups, columns={"gradient_norm": feature.numbers["norm"]}, notes=notes)

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coretune.features.lora_gradient import LoraGradient
-from coretune.methods._warm_up import brief, last_adapter, warm_up
+from coretune.methods._warm_up import ATTENTION, early_gradients
 from coretune.pickers import top
 from coretune.pool import Pool
 from coretune.rounds import Round
@@ -50,6 +49,8 @@ class Gradnorm:
     """Share of the pool that the warm-up trains on."""
     rank: int = 8
     """Rank of the warm-up's LoRA factors."""
+    targets: tuple[str, ...] = ATTENTION
+    """The linear layers that get LoRA factors, by the end of their names, or all-linear alone."""
     max_tokens: int = 2048
     """Tokens of a conversation that are read; context is cut before answers."""
     template: str | None = None
@@ -59,10 +60,5 @@ class Gradnorm:
         """One round: the rows with the longest gradients."""
         norm = np.zeros(len(pool), np.float32)
         for trial_rng in rng.spawn(self.trials):
-            tuning = brief(self.model, self.template, self.rank, self.max_tokens)
-            tuned = warm_up(tuning, self.warmup_share, pool, lab, trial_rng)
-            gradient = LoraGradient(
-                self.model, last_adapter(tuned), "none", self.width, template=self.template, max_tokens=self.max_tokens
-            )
-            norm += lab.features(gradient, pool).numbers["norm"] / self.trials
+            norm += early_gradients(self, pool, lab, trial_rng)[0].numbers["norm"] / self.trials
         yield Round(budget.fill(lambda k, _: top(norm, k), rng), columns={"gradient_norm": norm})

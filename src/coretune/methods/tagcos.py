@@ -67,6 +67,8 @@ class Tagcos:
     """Share of the pool that the warm-up trains on."""
     rank: int = 128
     """Rank of the warm-up's LoRA factors; alpha is four times it."""
+    targets: tuple[str, ...] = ATTENTION
+    """The linear layers that get LoRA factors, by the end of their names, or all-linear alone."""
     max_tokens: int = 2048
     """Tokens of a conversation that are read; context is cut before answers."""
     template: str | None = None
@@ -109,7 +111,7 @@ class Tagcos:
             rank=self.rank,
             alpha=4 * self.rank,
             dropout=0.1,
-            targets=ATTENTION,
+            targets=tuple(self.targets),
             learning_rate=2e-5,
             warmup=0.03,
             batch_rows=128,
