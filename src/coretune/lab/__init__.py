@@ -143,13 +143,14 @@ class Lab:
         weights: Float32[np.ndarray, " k"] | None = None,
         *,
         each_step: EachStep | None = None,
+        processes: int | None = None,
     ) -> Tuned:
         """A model tuned on rows of a pool, in this order (all candidates by default); one in the store is given.
 
         `weights` `(k,)` scale what each row counts in the loss; none is 1 for each. `each_step(step, steps, loss)` is
-        called after every optimizer step, in place of `progress`. After an error, a Ctrl-C or a kill the same call
-        goes on where it stopped. Raises `PoolError` where no row has an answer token, `ModelError` where the model
-        cannot be tuned so, and `ValueError` for a spec or weights that mean nothing.
+        called after every optimizer step, in place of `progress`; `processes` is one a GPU by default. After an error,
+        a Ctrl-C or a kill the same call goes on where it stopped. Raises `PoolError` where no row has an answer token,
+        `ModelError` where the model cannot be tuned so, and `ValueError` for a spec or weights that mean nothing.
         """
         from coretune import tuning
 
@@ -166,7 +167,7 @@ class Lab:
                 stored.describe(place, said)
                 examples = pool.subset(asked)
                 tell = each_step or (lambda step, steps, loss: self._tell(name, step, steps))
-                tuned = tuning.tune(resolved, examples, counted, place, tell)
+                tuned = tuning.tune(resolved, examples, counted, place, tell, processes=processes)
                 stage.rows, stage.bytes = len(asked), tuning.bytes_of(tuned)
             else:
                 stage.stored = len(asked)

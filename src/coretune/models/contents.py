@@ -64,7 +64,7 @@ def _no_model(path: Path) -> str:
 def content_digest(path: Path) -> str:
     """32 hexadecimal digits that stand for a GGUF file, or for all files of a folder that loading it may read."""
     if path.is_file():
-        return _file_digest(path)
+        return file_digest(path)
     suffixes = READ if any(path.rglob("*.safetensors")) else READ | OLD_WEIGHTS
     files = sorted(
         each
@@ -76,7 +76,7 @@ def content_digest(path: Path) -> str:
     )
     digest = blake2b(digest_size=16)
     for each in files:
-        digest.update(f"{each.relative_to(path).as_posix()}\n{_file_digest(each)}\n".encode())
+        digest.update(f"{each.relative_to(path).as_posix()}\n{file_digest(each)}\n".encode())
     return digest.hexdigest()
 
 
@@ -85,7 +85,7 @@ def _aside(inside: Path) -> bool:
     return any(part.startswith((".", "checkpoint-")) or part in ("onnx", "openvino") for part in inside.parts[:-1])
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """The blake2b digest of a file; remembered by its path, size and time where that costs more than a moment."""
     real = path.resolve()
     stat = real.stat()

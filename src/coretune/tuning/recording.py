@@ -38,7 +38,7 @@ class Recorder:
         self.began = self.saved = time.monotonic()
         if state.global_step:
             folder = self._folder(state)
-            self.trainer.visits = resuming.read_visits(folder, args.process_index)
+            self.trainer.visits = resuming.read_visits(folder) if args.process_index == 0 else []
             self.before = resuming.said_at(folder)["seconds"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -64,7 +64,8 @@ class Recorder:
         resuming.write_visits(self.job.work, args.process_index, self.trainer.visits)
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
-            resuming.write_trained(self.job.work, {"seconds": self.seconds})
+            gpu = need("torch", "models").cuda.max_memory_allocated() if args.device.type == "cuda" else 0
+            resuming.write_trained(self.job.work, {"seconds": self.seconds, "gpu_bytes": gpu})
 
     @property
     def seconds(self) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from coretune.store.folders import sync
+from coretune.tuning.tuned import VISIT
 
 COMPLETE, TRAINED = "complete.json", "trained.json"
 
@@ -34,13 +35,13 @@ def last_resumable(work: Path) -> str | None:
 
 def write_visits(folder: Path, process: int, visits: list[np.ndarray]) -> None:
     """Write what one process has noted so far."""
-    np.save(folder / f"visits-{process}.npy", np.concatenate(visits), allow_pickle=False)
+    noted = np.concatenate([np.empty(0, dtype=VISIT), *visits])
+    np.save(folder / f"visits-{process}.npy", noted, allow_pickle=False)
 
 
-def read_visits(folder: Path, process: int) -> list[np.ndarray]:
-    """What a process had noted at a checkpoint, as a list of one array; empty where it has noted nothing."""
-    path = folder / f"visits-{process}.npy"
-    return [np.load(path, allow_pickle=False)] if path.is_file() else []
+def read_visits(folder: Path) -> list[np.ndarray]:
+    """What all processes had noted at a checkpoint, however many there were then."""
+    return [np.load(each, allow_pickle=False) for each in sorted(folder.glob("visits-*.npy"))]
 
 
 def complete(folder: Path, said: dict[str, Any]) -> None:
@@ -59,6 +60,12 @@ def said_at(folder: Path) -> dict[str, Any]:
     """What `complete` was told."""
     said: dict[str, Any] = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
     return said
+
+
+def forget_trained(work: Path) -> None:
+    """Remove what a training that was over, but not yet put in place, has left."""
+    for each in (*work.glob("visits-*.npy"), work / TRAINED):
+        each.unlink(missing_ok=True)
 
 
 def write_trained(work: Path, said: dict[str, Any]) -> None:

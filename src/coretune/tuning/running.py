@@ -15,6 +15,8 @@ from coretune.shapes import Float32
 from coretune.store import folders
 from coretune.store.digests import array_digest, spec_words
 from coretune.tuning import resuming
+from coretune.tuning.launching import devices, train_in_processes
+from coretune.tuning.memory import refuse_what_cannot_work
 from coretune.tuning.schedule import mean_rates
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import Tokens, encoded
@@ -54,11 +56,14 @@ def tune(
     weights: Float32[np.ndarray, " k"],
     place: Path,
     each_step: EachStep = lambda step, steps, loss: None,
+    *,
+    processes: int | None = None,
 ) -> Tuned:
     """Tune on examples, with a resolved spec, at an address of the store; what is finished there is given at once.
 
     `each_step(step, steps, loss)` is called after each optimizer step. After an error, a Ctrl-C or a kill the same call
-    goes on where it stopped; another process that asks for the same waits. Raises `PoolError` where no row has an
+    goes on where it stopped; another process that asks for the same waits. With several `processes` (by default one a
+    GPU) they are started for it. Raises `PoolError` where no row has an
     answer token, `ModelError` where the model is not as it was, `CoretuneError` where the loss is not finite.
     """
     with folders.alone(place):
@@ -66,9 +71,15 @@ def tune(
             return found
         work = place / WORK
         work.mkdir(exist_ok=True)
+        resuming.forget_trained(work)
         tokens = encoded(spec, examples)
         job = Job.of(spec, tokens, weights, work)
-        train(job, each_step)
+        refuse_what_cannot_work(spec, tokens, job.device)
+        count = devices(job.device) if processes is None else processes
+        if count > 1:
+            train_in_processes(job, count, each_step)
+        else:
+            train(job, each_step)
         finish(job, place, resuming.read_trained(work))
         shutil.rmtree(work, ignore_errors=True)
     tuned = find_tuned(place)
@@ -78,7 +89,7 @@ def tune(
 
 def finish(job: Job, place: Path, trained: dict[str, Any]) -> None:
     """Put what a training has left in its work folder into a finished folder."""
-    visits = np.concatenate([np.load(each, allow_pickle=False) for each in sorted(job.work.glob("visits-*.npy"))])
+    visits = np.concatenate(resuming.read_visits(job.work))
     visits = visits[np.lexsort((visits["row"], visits["step"]))]
     shares = {step: job.batch(step)[1] for step in range(1, job.plan.run + 1)}
     seen = zip(visits["step"].tolist(), visits["row"].tolist(), strict=True)
@@ -89,7 +100,11 @@ def finish(job: Job, place: Path, trained: dict[str, Any]) -> None:
         "learning_rates": job.plan.rates,
         "row_losses": row_means(visits, len(job.tokens)),
     }
-    words = {"model": job.spec.model, "seconds": round(trained["seconds"], 3), "counts": counts_of(job, visits)}
+    words = {
+        "model": job.spec.model,
+        "seconds": round(trained["seconds"], 3),
+        "counts": counts_of(job, visits, trained),
+    }
     with folders.new_folder(place, "tuned", {"rows": len(job.tokens)}) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
@@ -97,8 +112,8 @@ def finish(job: Job, place: Path, trained: dict[str, Any]) -> None:
         write_words(folder, words, job.plan.checkpoints, mean_rates(job.plan.rates, job.plan.checkpoints))
 
 
-def counts_of(job: Job, visits: np.ndarray) -> dict[str, int]:
-    """Rows, steps and tokens of a training."""
+def counts_of(job: Job, visits: np.ndarray, trained: dict[str, Any]) -> dict[str, int]:
+    """Rows, steps and tokens of a training, and its memory on a GPU."""
     tokens: Tokens = job.tokens
     return {
         "rows": len(tokens),
@@ -109,6 +124,7 @@ def counts_of(job: Job, visits: np.ndarray) -> dict[str, int]:
         "answer_tokens": int(tokens.answer_lengths[visits["row"]].sum()),
         "cut": tokens.cut_rows,
         **tokens.left_out,
+        **({"gpu_mib": trained["gpu_bytes"] >> 20} if trained["gpu_bytes"] else {}),
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from coretune.chat import chat_tokenizer
 from coretune.errors import need
+from coretune.models.contents import file_digest
+from coretune.store.digests import digest
 from coretune.store.folders import sync
 from coretune.tuning.spec import Tuning
 
@@ -69,3 +71,12 @@ def _in_order(path: Path) -> None:
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         file.seek(8)
         file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
+
+
+def checkpoint_digest(path: Path) -> str:
+    """What stands for a checkpoint's content: its tensors, and an adapter's scale; not what its model is called."""
+    said: dict[str, Any] = {each.name: file_digest(each) for each in sorted(path.glob("*.safetensors"))}
+    if (path / CONFIG).is_file():
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        said |= {key: config[key] for key in ("r", "lora_alpha")}
+    return digest(said)

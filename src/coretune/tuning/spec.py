@@ -10,6 +10,8 @@ from coretune.features import place
 from coretune.models import Precision, best_device, best_precision, find_model, longest_input
 
 ALL_LINEAR = "all-linear"
+DECIMALS = ("alpha", "dropout", "learning_rate", "warmup", "weight_decay", "epochs", "max_norm")
+OPEN = ("digest", "tokenizer", "max_tokens", "precision", "batch_tokens")  # what `resolved` settles
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 8192}
 
 
@@ -72,20 +74,14 @@ class Tuning:
     """Content hash of tokenizer and template; `resolved` finds it."""
 
     def __post_init__(self) -> None:
-        """Refuse words and numbers that mean nothing."""
+        """Refuse words and numbers that mean nothing; a whole number is the same tuning as that number with a point."""
+        for name in DECIMALS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
         _known(self, "schedule", ("linear", "cosine", "constant"))
         _known(self, "average", ("tokens", "rows"))
         _known(self, "precision", ("float32", "bfloat16", None))
-        for name in ("batch_rows", "rank", "stop_after", "max_tokens", "batch_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} asked of a tuning; give 1 or more")
-        for name in ("alpha", "learning_rate", "epochs", "max_norm"):
-            number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} {number} asked of a tuning; give a number above 0")
-        for name, ends in (("dropout", 1.0), ("warmup", 1.0), ("weight_decay", math.inf)):
-            if not 0 <= getattr(self, name) < ends:
-                raise ValueError(f"{name} {getattr(self, name)} asked of a tuning; give 0 or more, below {ends}")
+        _refuse_numbers(self)
         if not self.targets or (ALL_LINEAR in self.targets and len(self.targets) > 1):
             raise ValueError(f"targets {self.targets} asked; give names of linear layers, or {ALL_LINEAR} alone")
         for each in self.checkpoints:
@@ -96,7 +92,7 @@ class Tuning:
         """The same with nothing left open: digests, precision, window and batches. Raises `ModelError`."""
         from coretune.chat import chat_tokenizer, tokenizer_digest
 
-        if self.digest is not None and self.tokenizer is not None and self.max_tokens is not None:
+        if all(getattr(self, name) is not None for name in OPEN):
             return self
         found, device = find_model(self.model), best_device()
         window = longest_input(found) if self.max_tokens is None else self.max_tokens
@@ -113,3 +109,16 @@ class Tuning:
 def _known(spec: Tuning, name: str, known: tuple[Any, ...]) -> None:
     if getattr(spec, name) not in known:
         raise ValueError(f"{name} {getattr(spec, name)!r} asked of a tuning; known are {known}")
+
+
+def _refuse_numbers(spec: Tuning) -> None:
+    for name in ("batch_rows", "rank", "stop_after", "max_tokens", "batch_tokens"):
+        if getattr(spec, name) is not None and getattr(spec, name) < 1:
+            raise ValueError(f"{name} {getattr(spec, name)} asked of a tuning; give 1 or more")
+    for name in ("alpha", "learning_rate", "epochs", "max_norm"):
+        number = getattr(spec, name)
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} {number} asked of a tuning; give a number above 0")
+    for name, ends in (("dropout", 1.0), ("warmup", 1.0), ("weight_decay", math.inf)):
+        if not 0 <= getattr(spec, name) < ends:
+            raise ValueError(f"{name} {getattr(spec, name)} asked of a tuning; give 0 or more, below {ends}")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -93,8 +92,10 @@ def encoded(spec: Tuning, examples: Iterable[Example]) -> Tokens:
         ids.append(row)
         answers.append(mask)
     ends = np.cumsum([len(row) for row in ids], dtype=np.int64)
-    if not ids or not ends[-1]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none was given"
+    if not ids:
+        raise PoolError("a tuning was asked on no rows; give at least one")
+    if not ends[-1]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise PoolError(
             f"none of {len(ids)} rows has an answer token to learn from ({reasons}); "
             f"give other rows, or more than {spec.max_tokens} max_tokens if answers were cut"
@@ -139,12 +140,6 @@ def _batch(tokens: Tokens, rows: Int64[np.ndarray, " r"], size: int, width: int)
         labels.append(tokens.ids[start + 1 : end][at].astype(np.int64))
         owner.append(np.full(len(at), number, dtype=np.int64))
     return MicroBatch(rows, ids, np.concatenate(places), np.concatenate(labels), np.concatenate(owner))
-
-
-def write_tokens(folder: Path, tokens: Tokens) -> None:
-    """Write tokens for another process, as arrays."""
-    for name in ("ids", "answers", "ends"):
-        np.save(folder / f"{name}.npy", getattr(tokens, name), allow_pickle=False)
 
 
 def coefficients(

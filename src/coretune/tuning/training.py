@@ -8,6 +8,9 @@ bfloat16 that is about twice as fast as float32.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,7 +66,7 @@ def train(job: Job, each_step: EachStep) -> None:
 
     The random states of this process are as before afterwards, and its memory is given back.
     """
-    torch, transformers = need("torch", "models"), need("transformers", "models")
+    transformers = need("transformers", "models")
     with _states_kept(), _quiet(transformers):
         transformers.set_seed(job.spec.seed)
         trainer = trainer_class()(job, load(job), _arguments(job), each_step)
@@ -73,8 +76,17 @@ def train(job: Job, each_step: EachStep) -> None:
             trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
             trainer.callback_handler.model = trainer.callback_handler.optimizer = None
             trainer.accelerator.free_memory()
-            if job.device == "cuda":
-                torch.cuda.empty_cache()
+            del trainer
+            _give_back(job.device)
+
+
+def _give_back(device: str) -> None:
+    """Free what a training has held: the models, the GPU's cache, and heap that malloc would keep for later."""
+    gc.collect()
+    if device == "cuda":
+        need("torch", "models").cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # there with glibc alone
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def load(job: Job) -> Any:
@@ -131,6 +143,7 @@ def _arguments(job: Job) -> Any:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if job.device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs: a process each, never one that copies itself about
     return arguments
@@ -175,7 +188,7 @@ class Steps:
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rates of the plan."""
-        shares = np.append(self.job.plan.rates, 0.0) / self.job.spec.learning_rate
+        shares = [*(self.job.plan.rates / self.job.spec.learning_rate).tolist(), 0.0]
         schedules = need("torch", "models").optim.lr_scheduler
         self.lr_scheduler = schedules.LambdaLR(optimizer or self.optimizer, lambda i: shares[i])
         return self.lr_scheduler

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from coretune.models.contents import content_digest
 from coretune.shapes import Float, Float32
 from coretune.store import folders
+from coretune.tuning.saving import checkpoint_digest
 
 VISIT = np.dtype([("step", "<i4"), ("row", "<i4"), ("loss", "<f4")])
 WORDS, CHECKPOINTS = "tuned.json", "checkpoints"
@@ -106,7 +106,7 @@ def write_words(folder: Path, words: Mapping[str, Any], steps: Sequence[int], ra
             "name": (name := step_name(step)),
             "step": step,
             "learning_rate": float(rate),
-            "digest": content_digest(folder / CHECKPOINTS / name),
+            "digest": checkpoint_digest(folder / CHECKPOINTS / name),
         }
         for step, rate in zip(steps, rates, strict=True)
     ]
