@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 
 from coretune import pickers
+from coretune.distances import Given
 from coretune.selection import Selection
 
 N = 61
+
+SERVED = np.random.default_rng(7).normal(size=(200, 4))
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,6 +53,9 @@ EXAMPLES = {
         lambda a, k, rng: pickers.drawn(a["log_weights"], k, rng=rng),
         random=True,
     ),
+    "facility_location": Example(  # rows served are others: two rows that serve only each other are a tie
+        points, lambda a, k, rng: pickers.facility_location(Given(1 + np.tanh(SERVED @ a["x"].T)), k)
+    ),
     "k_center": Example(points, lambda a, k, rng: pickers.k_center(a["x"], k)),
     "round_robin": Example(
         lambda rng: {"scores": rng.normal(size=(N, 3))}, lambda a, k, rng: pickers.round_robin(a["scores"], k)
@@ -60,6 +66,13 @@ EXAMPLES = {
     "omp": Example(points, lambda a, k, rng: pickers.omp(a["x"], np.full(4, 0.1), k, ridge=0.5), falling=False),
     "omp_restarts": Example(
         points, lambda a, k, rng: pickers.omp_restarts(a["x"], np.full(4, 0.1), k), greedy=False, falling=False
+    ),
+    "stochastic_facility_location": Example(
+        points,
+        lambda a, k, rng: pickers.stochastic_facility_location(a["x"], k, rng=rng),
+        random=True,
+        greedy=False,
+        falling=False,
     ),
     "top": Example(lambda rng: {"scores": rng.normal(size=N)}, lambda a, k, rng: pickers.top(a["scores"], k)),
     "uniform": Example(

@@ -14,10 +14,27 @@ from typing import Any
 import numpy as np
 
 from coretune.distances.exact import centred, nearest, slack, squared_distances, squares
+from coretune.distances.neighbours import Neighbours, neighbours
 from coretune.distances.rows import ArrayRows, Rows, blocks
+from coretune.distances.similarity import Closeness, Cosines, Given, Similarity
 from coretune.shapes import Float
 
-__all__ = ["Rows", "blocks", "centred", "nearest", "rows_of", "slack", "squared_distances", "squares"]
+__all__ = [
+    "Closeness",
+    "Cosines",
+    "Given",
+    "Neighbours",
+    "Rows",
+    "Similarity",
+    "blocks",
+    "centred",
+    "nearest",
+    "neighbours",
+    "rows_of",
+    "slack",
+    "squared_distances",
+    "squares",
+]
 
 
 def rows_of(x: Float[Any, "n d"]) -> Rows:

@@ -112,7 +112,7 @@ class ArrayRows:
         """The product of every row with every vector, all in one array."""
         vectors = vectors.astype(self.dtype, copy=False)
         if self.x.dtype == self.dtype:
-            return np.asarray(vectors @ self.x.T)
+            return (self.x @ vectors[0])[None] if len(vectors) == 1 else np.asarray(vectors @ self.x.T)
         found = np.empty((len(vectors), self.n), self.dtype)
         for place in blocks(self.n, max(64, PRODUCTS // self.d)):
             found[:, place] = vectors @ self.x[place].astype(self.dtype).T
