@@ -17,6 +17,7 @@ from coretune.pickers.omp_restarts import a_round
 from coretune.pickers.pursuit import Atoms, Rule, Run, pursue
 from coretune.pickers.weights import nonnegative, nonnegative_refit, refit
 
+PURSUIT = sys.modules["coretune.pickers.pursuit"]
 FOUR = np.array([(1, 0, 0), (0.8, 0.6, 0), (0, 0.6, 0.8), (0, 0, 1)])  # specification of gradients, 4.9
 MEAN = np.array([0.45, 0.30, 0.45])
 
@@ -103,11 +104,12 @@ def test_worked_example_of_the_authors_rule() -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize(("n", "d", "k"), [(90, 40, 35), (1500, 48, 40)])
 def test_picks_are_those_of_a_refit_before_each(
-    n: int, d: int, k: int, dtype: type, ridge: float, positive: bool
+    monkeypatch: pytest.MonkeyPatch, n: int, d: int, k: int, dtype: type, ridge: float, positive: bool
 ) -> None:
     atoms = unit_rows(n, d, n).astype(dtype)
     target = atoms.mean(axis=0, dtype=np.float64) + 0.02 * rng(1).normal(size=d)
     expected = refitting(atoms, target, k, ridge, positive)
+    monkeypatch.setattr(PURSUIT, "FEW", 10_000)
     assert omp(atoms, target, k, ridge=ridge, positive=positive).rows.tolist() == expected
     assert omp(atoms, 300 * target, k, ridge=ridge, positive=positive).rows.tolist() == expected
 
@@ -123,15 +125,21 @@ def test_picks_are_exact_with_ties_whatever_the_block(seed: int, ridged: bool, p
     if whole is None:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["coretune.pickers.pursuit"], "BLOCK", 3)
-        patch.setattr(sys.modules["coretune.pickers.pursuit"], "FEWEST", 2)
+        patch.setattr(PURSUIT, "FEW", 0)
+        patch.setattr(PURSUIT, "FEWEST", 2)
+        patch.setattr(PURSUIT, "block_size", lambda n: 3)
         blocks = run_of(atoms, target, len(atoms), ridge, positive)
     assert blocks.rows.tolist() == whole.rows.tolist()
     assert whole.rows.tolist() == refitting(atoms, target / np.linalg.norm(target), len(whole.rows), ridge, positive)
 
 
+@pytest.mark.parametrize("settled", [10, 1 << 19])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_more_copies_than_a_block_holds_come_from_the_lowest_up(dtype: type) -> None:
+def test_more_copies_than_a_block_holds_come_from_the_lowest_up(
+    monkeypatch: pytest.MonkeyPatch, dtype: type, settled: int
+) -> None:
+    monkeypatch.setattr(PURSUIT, "FEW", 0)
+    monkeypatch.setattr(PURSUIT, "SETTLED", settled)
     atoms = np.repeat(unit_rows(4, 6, 1), 1500, axis=0)[rng(2).permutation(6000)].astype(dtype)
     target = atoms.mean(axis=0, dtype=np.float64)
     picked = omp(atoms, target, 24, ridge=1.0).rows.tolist()
@@ -140,12 +148,14 @@ def test_more_copies_than_a_block_holds_come_from_the_lowest_up(dtype: type) -> 
     assert all(rows == sorted(rows) for rows in copies.values())
 
 
-def test_guesses_are_dropped_where_many_rows_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [0, 1 << 19])
+def test_guesses_are_dropped_where_many_rows_come_near(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     atoms = unit_rows(700, 12)
     target = atoms.mean(axis=0)
     expected = omp(atoms, target, 12).rows.tolist()
-    monkeypatch.setattr(sys.modules["coretune.pickers.pursuit"], "SETTLED", 0)
-    monkeypatch.setattr(sys.modules["coretune.pickers.pursuit"], "slack", lambda rows, reach, *_: 10 * reach)
+    monkeypatch.setattr(PURSUIT, "FEW", few)
+    monkeypatch.setattr(PURSUIT, "SETTLED", 0)
+    monkeypatch.setattr(PURSUIT, "slack", lambda rows, reach, *_: 10 * reach)
     assert omp(atoms, target, 12).rows.tolist() == expected
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from coretune.distances.basis import Basis
 from coretune.distances.exact import centred, nearest, slack, squared_distances, squares
 from coretune.distances.neighbours import Neighbours, neighbours
 from coretune.distances.rows import ArrayRows, Rows, blocks
@@ -20,6 +21,7 @@ from coretune.distances.similarity import Closeness, Cosines, Given, Similarity
 from coretune.shapes import Float
 
 __all__ = [
+    "Basis",
     "Closeness",
     "Cosines",
     "Given",

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from coretune.distances.basis import ArrayBasis, Basis
 from coretune.shapes import Float, Float32, Int32, Int64
 
 PRODUCTS = 1 << 21  # held at a time: 8 MB of float32
@@ -50,6 +51,14 @@ class Rows(Protocol):
 
     def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
         """The product of every row with every vector, all in one array."""
+        ...
+
+    def lengths(self) -> Float[np.ndarray, " n"]:
+        """The length of every row, as products give it."""
+        ...
+
+    def basis(self, room: int) -> Basis:
+        """Room for vectors as wide as the rows, on the same device."""
         ...
 
 
@@ -117,6 +126,18 @@ class ArrayRows:
         for place in blocks(self.n, max(64, PRODUCTS // self.d)):
             found[:, place] = vectors @ self.x[place].astype(self.dtype).T
         return found
+
+    def lengths(self) -> Float[np.ndarray, " n"]:
+        """The length of every row, as products give it."""
+        found = np.empty(self.n)
+        for place in blocks(self.n, max(64, PRODUCTS // self.d)):
+            x = self.x[place].astype(self.dtype, copy=False)
+            found[place] = np.vecdot(x, x)
+        return np.asarray(np.sqrt(found))
+
+    def basis(self, room: int) -> Basis:
+        """Room for vectors as wide as the rows."""
+        return ArrayBasis(room, self.d)
 
     def _products(
         self, rows: Int64[np.ndarray, " m"] | None, vectors: Float[np.ndarray, "p d"], offsets: Float[np.ndarray, " p"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from coretune.distances.basis import Basis, TensorBasis
 from coretune.distances.rows import PRODUCTS, UNIT, blocks
 from coretune.shapes import Float, Int32, Int64
 
@@ -83,6 +84,17 @@ class TensorRows:
         for place in blocks(self.n, max(64, self._held // self.d)):
             found[:, place] = (across @ self.x[place].to(self._wide).T).cpu().numpy()
         return found
+
+    def lengths(self) -> Float[np.ndarray, " n"]:
+        """The length of every row, as products give it."""
+        found = np.empty(self.n)
+        for place in blocks(self.n, max(64, self._held // self.d)):
+            found[place] = self.x[place].to(self._wide).norm(dim=1).cpu().numpy()
+        return found
+
+    def basis(self, room: int) -> Basis:
+        """Room for vectors as wide as the rows, on the same device."""
+        return TensorBasis(room, self.d, self.x.device)
 
     def _some(self, rows: Int64[np.ndarray, " m"] | slice) -> Any:
         import torch

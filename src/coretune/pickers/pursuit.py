@@ -3,20 +3,21 @@
 The picks are those of the plain loop in float64, which multiplies every atom with the residual before each pick. Here
 picks are guessed first and checked afterwards: the next ones are made among a block of atoms with the highest scores,
 which gives a residual after each; one product of all atoms with those residuals then says how many of the guesses hold.
-So the atoms are read once for a row of picks, in a matrix product, and no Gram matrix is formed. Products in float32
-only say which atoms need not be looked at; those that come near a pick are compared with it in float64.
+So the atoms are read once for a row of picks, in a matrix product, and no Gram matrix is formed. Where there are few
+atoms, the plain loop is faster. Products in float32 only say which atoms need not be looked at; those that come near a
+pick are compared with it in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coretune.distances import Rows, blocks, slack, squares
+from coretune.distances import Basis, Rows, blocks, slack
 from coretune.shapes import Bool, Float, Int64
 
-BLOCK = 256  # atoms among which picks are guessed; up to twice as many where there are many
+FEW = 1 << 19  # numbers in all atoms: up to there, 2 MB of float32, nothing is guessed
 FEWEST, MOST = 8, 32  # picks guessed at a time
 HELD = 1 << 24  # products held at a time: 64 MB of float32
 SETTLED = 4096  # atoms compared again in float64; where more come near, the guess is given up
@@ -49,14 +50,16 @@ class Atoms:
     @classmethod
     def of(cls, rows: Rows) -> Atoms:
         """Raises `ValueError`, naming the row, where a row is not finite or too long."""
-        lengths = np.empty(rows.n)
-        for place in blocks(rows.n, TAKEN):
-            lengths[place] = np.sqrt(squares(rows.take(place)))
+        lengths = rows.lengths()
         fine = lengths <= LONGEST
         if not fine.all():
             bad = int(np.flatnonzero(~fine)[0])
             raise ValueError(f"row {bad} is not finite or longer than {LONGEST:.0e}; leave it out or rescale")
         return cls(rows, lengths)
+
+    def part(self, rows: Int64[np.ndarray, " m"]) -> Atoms:
+        """These alone."""
+        return Atoms(self.rows.part(rows), self.lengths[rows])
 
     def products(self, rows: Int64[np.ndarray, " m"], vector: Float[np.ndarray, " d"]) -> Float[np.ndarray, " m"]:
         """The products of these rows with a vector, in float64."""
@@ -83,6 +86,11 @@ class Run:
     steps: Float[np.ndarray, " t"]
     residual: Float[np.ndarray, " d"]
 
+    @classmethod
+    def empty(cls, target: Float[np.ndarray, " d"]) -> Run:
+        """A run without a pick."""
+        return cls(np.empty(0, np.int64), np.empty((0, 0)), np.empty(0), target)
+
 
 class _Path:
     """The directions that the picks span, one a pick and orthonormal; with ridge, the first d numbers of longer ones.
@@ -91,34 +99,33 @@ class _Path:
     the picks' own numbers, so their products need only the first d.
     """
 
-    def __init__(self, target: Float[np.ndarray, " d"], room: int, ridge: float) -> None:
-        self.directions = np.empty((room, len(target)))
+    def __init__(self, directions: Basis, target: Float[np.ndarray, " d"], room: int, ridge: float) -> None:
+        self.directions = directions
         self.lower = np.zeros((room, room))
         self.steps = np.empty(room)
         self.residuals = [target]  # after the last cut, and after each pick since
         self.count, self.ridge = 0, ridge
 
-    def add(self, x: Float[np.ndarray, " d"], product: float) -> tuple[Float[np.ndarray, " d"], float]:
-        """One more atom, whose product with the residual is known: its direction and its step along it."""
+    def add(self, x: Float[np.ndarray, " d"], product: float) -> None:
+        """One more atom, whose product with the residual is known."""
         t = self.count
-        before = self.directions[:t]
-        along = before @ x
-        direction = x - along @ before
+        along = self.directions.along(t, x)
+        direction = x - self.directions.combined(along)
         squared = float(x @ x)
         left = max(squared - float(along @ along) + self.ridge, self.ridge)
         if not self.ridge:
             if left < DEPENDENT**2 * squared:
-                again = before @ direction
+                again = self.directions.along(t, direction)
                 along += again
-                direction -= again @ before
+                direction -= self.directions.combined(again)
             left = float(direction @ direction)
         length = left**0.5
         direction /= length
         step = product / length
-        self.directions[t], self.lower[t, :t], self.lower[t, t], self.steps[t] = direction, along, length, step
+        self.directions.put(t, direction)
+        self.lower[t, :t], self.lower[t, t], self.steps[t] = along, length, step
         self.residuals.append(self.residuals[-1] - step * direction)
         self.count += 1
-        return direction, step
 
     def cut(self, count: int) -> None:
         """Forget the picks beyond the first `count`."""
@@ -132,85 +139,97 @@ def pursue(atoms: Atoms, target: Float[np.ndarray, " d"], free: Bool[np.ndarray,
     The tolerance is relative to the longest free row. Memory: O(n + r d + r^2) in float64 for r picks, and 64 MB;
     without ridge there are at most d.
     """
-    rows, free = atoms.rows, free.copy()
-    path = _Path(target, k if rule.ridge else min(k, rows.d), rule.ridge)
-    longest = float(atoms.lengths[free].max(initial=0.0))
-    few = np.count_nonzero(free) <= BLOCK
-    picks: list[int] = []
-    most, scores = FEWEST, None
-    while (start := path.count) < len(path.steps):
-        if few:
-            block, most = np.flatnonzero(free), len(path.steps)
-            x = rows.take(block)
-        else:
-            if scores is None:
-                scores = rule.scores(rows.products(target[None]))[0]
-                scores[~free] = -np.inf
-            block, x = _block(atoms, rule, path.residuals[-1], scores, longest)
-        guessed, best = _guess(path, rule, x, min(most, len(path.steps) - start), longest)
-        chosen = block[guessed]
-        if not len(chosen):
-            break
-        if not few:
-            outside = free.copy()
-            outside[block] = False
-            after = np.array(path.residuals[1:])
-            scores = rule.scores(rows.products(after))
-            kept = _holding(atoms, rule, after, scores, outside, chosen, best)
-            most = min(max(FEWEST, 2 * kept), MOST, max(FEWEST, HELD // rows.n))
-            chosen, scores = chosen[:kept], scores[kept - 1].copy()
-        path.cut(start + len(chosen))
-        free[chosen] = False
-        if scores is not None:
-            scores[~free] = -np.inf
-        picks += chosen.tolist()
+    own = np.flatnonzero(free)
+    if 2 * len(own) < len(free):
+        run = pursue(atoms.part(own), target, np.ones(len(own), bool), k, rule) if len(own) else Run.empty(target)
+        return replace(run, rows=own[run.rows])
+    room = k if rule.ridge else min(k, atoms.rows.d)
+    path = _Path(atoms.rows.basis(room), target, room, rule.ridge)
+    longest = float(atoms.lengths[own].max(initial=0.0))
+    if atoms.rows.n * atoms.rows.d <= FEW:
+        picks = _walk(atoms, rule, path, free, len(path.steps), longest)[0]
+    else:
+        picks = _in_blocks(atoms, rule, path, free.copy(), longest)
     t = path.count
     return Run(np.array(picks, dtype=np.int64), path.lower[:t, :t].copy(), path.steps[:t].copy(), path.residuals[-1])
 
 
-def _guess(
-    path: _Path, rule: Rule, x: Float[np.ndarray, "b d"], most: int, longest: float
-) -> tuple[Int64[np.ndarray, " g"], Float[np.ndarray, " g"]]:
-    """Picks made among the rows `x` alone: their places, and the highest score at each."""
-    products = x @ path.residuals[-1]
-    places: list[int] = []
+def _walk(
+    atoms: Atoms, rule: Rule, path: _Path, free: Bool[np.ndarray, " n"], most: int, longest: float
+) -> tuple[list[int], list[float]]:
+    """The plain loop, all atoms times the residual before each pick: up to `most` picks, and the score of each."""
+    picks: list[int] = []
     best: list[float] = []
-    while len(places) < most:
-        scores = rule.scores(products.copy())
-        scores[places] = -np.inf
-        top = float(scores.max(initial=0.0))
+    barred = np.where(free, 0.0, -np.inf).astype(atoms.rows.dtype)
+    error = 2 * atoms.error(free)
+    most = min(most, int(np.count_nonzero(free)))
+    while len(picks) < most:
+        residual = path.residuals[-1]
+        scores = rule.scores(atoms.rows.products(residual[None])[0])
+        scores += barred
+        near = (scores >= scores.max() - error * float(residual @ residual) ** 0.5).nonzero()[0]
+        x = atoms.rows.take(near) if len(near) <= SETTLED else None
+        products = atoms.products(near, residual) if x is None else x @ residual
+        exact = rule.scores(products.copy())
+        top = float(exact.max(initial=0.0))
         if top <= rule.tolerance * longest:
             break
-        place = int((scores >= top - TIE * longest).argmax())
-        direction, step = path.add(x[place], float(products[place]))
-        products -= step * (x @ direction)
-        places.append(place)
+        place = int((exact >= top - TIE * longest).argmax())
+        row = int(near[place])
+        path.add(atoms.rows.take(near[place : place + 1])[0] if x is None else x[place], float(products[place]))
+        barred[row] = -np.inf
+        picks.append(row)
         best.append(top)
-    return np.array(places, dtype=np.int64), np.array(best)
+    return picks, best
+
+
+def _in_blocks(atoms: Atoms, rule: Rule, path: _Path, free: Bool[np.ndarray, " n"], longest: float) -> list[int]:
+    """The same picks, several guessed at a time among a block of atoms and then checked against all others."""
+    rows, picks, most = atoms.rows, [], FEWEST
+    scores = rule.scores(rows.products(path.residuals[-1][None]))[0]
+    scores[~free] = -np.inf
+    while (start := path.count) < len(path.steps):
+        block = _block(atoms, rule, path.residuals[-1], scores, longest)
+        room = min(most, len(path.steps) - start)
+        places, best = _walk(atoms.part(block), rule, path, np.ones(len(block), bool), room, longest)
+        if not places:
+            break
+        chosen, outside = block[places], free.copy()
+        outside[block] = False
+        after = np.array(path.residuals[1:])
+        found = rule.scores(rows.products(after))
+        kept = _holding(atoms, rule, after, found, outside, chosen, np.array(best))
+        most = min(max(FEWEST, 2 * kept), MOST, max(FEWEST, HELD // rows.n))
+        path.cut(start + kept)
+        free[chosen[:kept]] = False
+        scores = found[kept - 1].copy()
+        scores[~free] = -np.inf
+        picks += chosen[:kept].tolist()
+    return picks
+
+
+def block_size(n: int) -> int:
+    """How many atoms to guess among: a larger part of few than of many."""
+    return max(32, min(n // 6, 256), min(n // 20, 512))
 
 
 def _block(
     atoms: Atoms, rule: Rule, residual: Float[np.ndarray, " d"], scores: Float[np.ndarray, " n"], longest: float
-) -> tuple[Int64[np.ndarray, " b"], Float[np.ndarray, "b d"]]:
-    """The free rows with the highest scores, ascending, the next pick surely among them; and what is in those rows.
+) -> Int64[np.ndarray, " b"]:
+    """The free rows with the highest scores, ascending, the next pick surely among them.
 
     `scores`, in float32, are -inf for rows that are not free.
     """
-    size = max(BLOCK, min(len(scores) // 16, 2 * BLOCK))
-    block = np.sort(np.argpartition(-scores, size)[:size]) if len(scores) > size else np.arange(len(scores))
-    block = block[scores[block] > -np.inf]
-    x = atoms.rows.take(block)
+    size = min(block_size(len(scores)), len(scores))
+    block = np.argpartition(-scores, size - 1)[:size]
     others = scores.copy()
     others[block] = -np.inf
-    best = rule.scores(x @ residual).max(initial=0.0)
-    near = np.flatnonzero(others >= best - atoms.error(others > -np.inf) * float(np.linalg.norm(residual)))
-    if not len(near):
-        return block, x
-    exact = rule.scores(atoms.products(near, residual))
-    level = exact >= max(best, exact.max()) - TIE * longest
-    wanted = [near[exact.argmax()], near[level.argmax()]] if level.any() else []
-    block = np.union1d(block, np.array(wanted, dtype=np.int64))
-    return block, atoms.rows.take(block)
+    error = 2 * atoms.error(scores > -np.inf) * float(np.linalg.norm(residual))
+    near = np.flatnonzero((others >= scores[block].max() - error) & (others > -np.inf))
+    if len(near) > SETTLED:
+        exact = rule.scores(atoms.products(near, residual))
+        near = near[[int(exact.argmax()), int((exact >= exact.max() - TIE * longest).argmax())]]
+    return np.union1d(block[scores[block] > -np.inf], near)
 
 
 def _holding(
