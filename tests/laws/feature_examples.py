@@ -33,6 +33,7 @@ def examples() -> list[Case]:
     from coretune.features.embedding import Embedding
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
+    from coretune.features.weight_gradient import WeightGradient
 
     return [
         Case("hashed", lambda folder: Hashed(width=3)),
@@ -45,6 +46,7 @@ def examples() -> list[Case]:
         Case("embedding last, cut", lambda folder: Embedding(str(_causal_model(folder)), pooling="last", long="cut")),
         Case("LoRA gradient", lambda folder: LoraGradient(*_adapted(folder), d=32, precision="float32")),
         Case("LoRA gradient, Adam, two checkpoints", lambda folder: LoraGradient(*_adapted(folder, 2), "adam", d=32)),
+        Case("weight gradient", lambda folder: WeightGradient(str(_causal_model(folder)), side=3, d=32)),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]

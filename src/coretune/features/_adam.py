@@ -67,8 +67,11 @@ def less(moments: Moments, name: str, shaped: Callable[[Any], Any]) -> Direction
 DIRECTIONS: dict[str, Callable[[Moments, str, Callable[[Any], Any]], Direction]] = {"adam": adam, "less": less}
 
 
-def read_moments(folder: Path, names: list[str]) -> Moments:
-    """The optimizer state in a checkpoint's folder. Raises `ModelError` where it has none for one of `names`."""
+def read_moments(folder: Path, names: list[str], *, means: bool = True) -> Moments:
+    """The optimizer state in a checkpoint's folder, without `means` the second moments alone.
+
+    Raises `ModelError` where there is none, or none for one of `names`.
+    """
     need("torch", "models")
     from safetensors import safe_open
 
@@ -84,7 +87,6 @@ def read_moments(folder: Path, names: list[str]) -> Moments:
         if lacking or not {"step", "beta1", "beta2", "eps"} <= set(said):
             what = f"of {len(lacking)} parameters, as {lacking[0]}" if lacking else "of its step and constants"
             raise ModelError(f"{path} lacks the state {what}; it is not of this adapter's tuning, or not complete")
-        mean, square = (
-            {name: file.get_tensor(f"{kind}.{name}").float() for name in names} for kind in ("exp_avg", "exp_avg_sq")
-        )
+        mean = {name: file.get_tensor(f"exp_avg.{name}").float() for name in names if means}
+        square = {name: file.get_tensor(f"exp_avg_sq.{name}").float() for name in names}
     return Moments(mean, square, int(said["step"]), float(said["beta1"]), float(said["beta2"]), float(said["eps"]))

@@ -14,13 +14,11 @@ from coretune.features._batches import Batch
 from coretune.features._conversations import conversations
 from coretune.features._gradients import Answers, WatchedModel, refuse_looking_ahead
 from coretune.features._lora import Adapter, LoraWatch, parameter, read_adapters
+from coretune.features._settled import refuse_odd, settled
 from coretune.features._sketch import CountSketch
 from coretune.features._unit_rows import Source, unit_rows
-from coretune.models import best_device, best_precision, find_model, load_causal_lm, longest_input
+from coretune.models import best_device, load_causal_lm
 from coretune.pool import Example
-
-BATCH_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 8192}
-LONGEST = 2048  # tokens of a conversation unless told otherwise, as in LESS and TAGCOS
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,13 @@ class LoraGradient:
     With several adapters, the mean of their unit rows with their weights: `values` its direction, `norm` its length. So
     `values * norm` is the sketched gradient, or that mean. NaN where the chat template refuses the conversation, where
     there is no answer token to learn or the gradient is not finite; a mark says which.
+
+    A value depends on its own row alone: to the last bit on a CPU; on a GPU attention's backward pass may add in any
+    order. Dropout is off.
     """
 
     version: ClassVar[int] = 1
-    shard_rows: ClassVar[int] = 256
-    tolerance: ClassVar[float] = 0.0  # float16 rounds to 5e-4, and products may differ by where in a batch a row is
+    shard_rows: ClassVar[int] = 128
 
     model: str = field(metadata=place())
     """The language model under the adapter."""
@@ -78,15 +78,7 @@ class LoraGradient:
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that mean nothing."""
-        for name, known in (
-            ("direction", ("none", *DIRECTIONS)),
-            ("precision", ("float32", "bfloat16", None)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} asked of a gradient; known are {known}")
-        for name in ("d", "max_tokens", "batch_tokens"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(f"{name} {number} asked of a gradient; give 1 or more")
+        refuse_odd(self, direction=("none", *DIRECTIONS))
         if any(not each.weight >= 0 for each in self.adapters) or (
             self.adapters and not sum(each.weight for each in self.adapters) > 0
         ):
@@ -94,22 +86,11 @@ class LoraGradient:
 
     def resolved(self) -> Self:
         """The same with model, tokenizer, window, precision and batches settled. Raises `ModelError`."""
-        from coretune.chat import chat_tokenizer, tokenizer_digest
-
         if self.digest is not None:
             return self
         if not self.adapters:
             raise ModelError(f"a LoRA gradient of {self.model} needs an adapter: give a tuning's checkpoint")
-        found, device = find_model(self.model), best_device()
-        window = longest_input(found) if self.max_tokens is None else self.max_tokens
-        return replace(
-            self,
-            digest=found.digest,
-            tokenizer=tokenizer_digest(chat_tokenizer(self.model, self.template)),
-            max_tokens=self.max_tokens or min(window, LONGEST),
-            precision=self.precision or best_precision(device),
-            batch_tokens=self.batch_tokens or BATCH_TOKENS[device],
-        )
+        return replace(self, **settled(self))
 
     def load(self) -> Measure:
         """Load model, adapters and state. Raises `ModelError` where they are not what was resolved, or do not fit."""
