@@ -56,20 +56,21 @@ ARROWS = {
     # a run and its page
     "run_folder": "pool",
     "pages": "run_folder",
-    "report": "atomic pages",
+    "report": "atomic pages run_folder",
     "run_facts": "methods models pool",
     "runs": "features lab methods pool projection readers report rounds run_facts run_folder selection writers",
+    "tuning_runs": "lab pool readers report run_facts run_folder tuning",
     "coretune": "",  # imports what is asked of it when it is asked
     "terminal": "rounds",
-    "command_options": "chat methods runs",
-    "cli": "check command_options engines lab methods readers report runs store terminal",
+    "command_options": "chat methods runs tuning",
+    "cli": "check command_options engines lab methods readers report runs store terminal tuning_runs",
 }
 
 # A package, and the rooms that may import it. Those that take long to load, only inside functions.
 EVERYONE = " ".join(ARROWS)
 PACKAGES = {
     "numpy": EVERYONE,
-    "pyarrow": "pool readers writers features check pages run_folder",
+    "pyarrow": "pool readers writers features check pages run_folder tuning_runs",
     "zstandard": "readers",
     "tomli_w": "run_folder",
     "jinja2": "report",
@@ -79,8 +80,9 @@ PACKAGES = {
 SLOW_PACKAGES = {
     "torch": "distances models features tuning",
     "transformers": "models tuning",
-    "peft": "tuning",
-    "safetensors": "tuning",
+    "peft": "features tuning",
+    "safetensors": "features tuning",
+    "numba": "features",
     "sentence_transformers": "models",
     "huggingface_hub": "models",
     "gguf": "models",

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from coretune import methods, terminal
+from coretune.cli_tune import TUNE_EXAMPLES, tune_command
+from coretune.cli_words import Columns, Pools, Store, Template
 from coretune.command_options import asked_method, flag_of, options_class, options_of, parse_columns, read_template
 from coretune.errors import CoretuneError
 from coretune.runs import Request, carry_out
@@ -19,22 +21,6 @@ from coretune.terminal import say
 
 INTERRUPTED = 130
 
-Pools = Annotated[
-    list[str],
-    Parameter(help="A file, a folder, a glob, several of them, `-` for standard input, or a hub dataset id."),
-]
-Columns = Annotated[
-    list[str] | None,
-    Parameter(
-        help="Which columns hold what, as FIELD=COLUMN: prompt=Question,completion='Best Answer'.", negative_iterable=""
-    ),
-]
-Template = Annotated[
-    str | None,
-    Parameter(
-        help="A chat template for a model that has none: a Jinja file, or `plain` for prompt, blank line, answer."
-    ),
-]
 Scores = Annotated[
     list[str] | None,
     Parameter(help="A file of scores joined by id, FILE or FILE:COLUMN: a column to choose by.", negative_iterable=""),
@@ -42,7 +28,6 @@ Scores = Annotated[
 Workers = Annotated[
     int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
 ]
-Store = Annotated[Path | None, Parameter(help="Where measurements are kept; by default the user's cache.")]
 
 
 EXAMPLES = """Examples:
@@ -105,6 +90,7 @@ def _app(tokens: Sequence[str]) -> App:
     app.command(check)
     app.command(_select_command(tokens), name="select", help_epilogue=EXAMPLES)
     app.command(list_methods, name="methods")
+    app.command(tune_command(asked=list(tokens[:1]) == ["tune"]), name="tune", help_epilogue=TUNE_EXAMPLES)
     app.command(report)
     app.command(run)
     cache = App(name="cache", help="What has been measured and kept: list it, or prune it.")

@@ -47,6 +47,30 @@ def options_class(name: str) -> type | None:
     return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace) if fields else None
 
 
+def tuning_class() -> type:
+    """The options of a tuning as a class for the command line; what other flags say is left out."""
+    from coretune.tuning import Tuning
+
+    hints, help_of = typing.get_type_hints(Tuning), field_docs(Tuning)
+    fields: list[Any] = []
+    for each in dataclasses.fields(Tuning):
+        if each.name not in ("model", "template", "seed", "digest", "tokenizer"):
+            said = Parameter(help=help_of.get(each.name), consume_multiple=True, negative="", negative_iterable="")
+            hint = tuple[str, ...] if each.name == "checkpoints" else hints[each.name]  # 1 is a step, 1.0 a share
+            fields.append((each.name, Annotated[hint, said], each.default))
+    return dataclasses.make_dataclass("TuningOptions", fields, frozen=True, namespace={"__module__": Tuning.__module__})
+
+
+def tuning_options(given: Any) -> dict[str, Any]:
+    """A tuning's options as given. Raises `ValueError` for a checkpoint that is no number."""
+    options = {each.name: getattr(given, each.name) for each in dataclasses.fields(given)}
+    try:
+        options["checkpoints"] = tuple(int(each) if each.isdigit() else float(each) for each in options["checkpoints"])
+    except ValueError as error:
+        raise ValueError(f"checkpoints {options['checkpoints']} asked; give steps (10) or shares (0.5, 1.0)") from error
+    return options
+
+
 def field_docs(kind: type) -> dict[str, str]:
     """The string that follows each field in the source of a dataclass."""
     (body,) = [

@@ -22,6 +22,8 @@ from coretune.atomic import replacing
 from coretune.errors import FolderError
 from coretune.pages import charts, examples, fates, points, spreads, summary, tables, wording
 from coretune.pages.run_files import RunFiles, read_run
+from coretune.pages.tuning import read_tuning, tuning_facts
+from coretune.run_folder import TUNING
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,13 +36,15 @@ SECTIONS = (
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a finished run folder, in one step, and return its path.
+    """Write `report.html` into the folder of a finished run or tuning, in one step, and return its path.
 
-    The same folder gives the same page, byte for byte. Raises `FolderError` where the folder is no finished run or
+    The same folder gives the same page, byte for byte. Raises `FolderError` where the folder is no finished one or
     cannot be written to.
     """
-    files = read_run(folder)
-    page = render(facts(files))
+    if (folder / TUNING).is_file():
+        page = render(tuning_facts(read_tuning(folder)), "tuning.html.jinja")
+    else:
+        page = render(facts(read_run(folder)))
     path = folder / REPORT
     try:
         with replacing(path) as part:
@@ -50,14 +54,14 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def render(page: Mapping[str, Any]) -> str:
-    """The page as HTML, with the policy that allows its own style and script and nothing else."""
+def render(page: Mapping[str, Any], template: str = "report.html.jinja") -> str:
+    """A page as HTML, with the policy that allows its own style and script and nothing else."""
     style, script = _own("report.css"), _own("report.js")
     policy = (
         f"default-src 'none'; style-src {_named_by_hash(style)}; script-src {_named_by_hash(script)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    return _template().render(page, style=style, script=script, policy=policy)
+    return _template(template).render(page, style=style, script=script, policy=policy)
 
 
 def script_json(value: Any) -> str:
@@ -192,11 +196,17 @@ def _named_by_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _template() -> Template:
-    """The page's template: everything is escaped, an unknown name is an error."""
-    from jinja2 import Environment, StrictUndefined
+def _template(name: str) -> Template:
+    """A page's template: everything is escaped, an unknown name is an error."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("count", "share", "seconds", "size"):
-        environment.filters[name] = getattr(wording, name)
-    return environment.from_string(_own("report.html.jinja"))
+    environment = Environment(
+        loader=FunctionLoader(_own),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for each in ("count", "share", "seconds", "size"):
+        environment.filters[each] = getattr(wording, each)
+    return environment.get_template(name)

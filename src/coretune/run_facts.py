@@ -41,12 +41,12 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
         },
         "request": asked,
         "options": options,
-        "pool": _pool_facts(outcome.pool) | {"columns": dict(request.columns), "dedup": request.dedup},
+        "pool": pool_facts(outcome.pool) | {"columns": dict(request.columns), "dedup": request.dedup},
         "budget": _budget_facts(outcome),
         "models": _model_facts(request, options),
         "features": {str(i): _words(spec) for i, spec in enumerate(dict.fromkeys(spec for spec, _ in lab.measured))},
         "notes": dict(outcome.rounds[-1].notes) | _partition_notes(outcome),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -97,8 +97,9 @@ def _partition_notes(outcome: Outcome) -> dict[str, Any]:
     return {"partition": {**facts, **partition.notes}}
 
 
-def _versions() -> dict[str, str]:
-    names = ("numpy", "pyarrow", "torch", "transformers", "sentence-transformers")
+def versions() -> dict[str, str]:
+    """The system and the packages that results depend on."""
+    names = ("numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "peft", "accelerate")
     found = {"python": platform.python_version(), "system": platform.platform()}
     for name in names:
         try:
@@ -108,8 +109,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _pool_facts(pool: Pool) -> dict[str, Any]:
-    """What `run.toml` says of a pool."""
+def pool_facts(pool: Pool) -> dict[str, Any]:
+    """What `run.toml` and `tuning.toml` say of a pool."""
     return {
         "inputs": list(pool.inputs),
         "fingerprint": pool.fingerprint,

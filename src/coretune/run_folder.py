@@ -25,28 +25,29 @@ if TYPE_CHECKING:
     from coretune.lab import Stage
     from coretune.rounds import Outcome
 
-RUN = "run.toml"
+RUN, TUNING = "run.toml", "tuning.toml"  # written last, into the folder of a selection and of a tuning
 SELECTION = "selection.parquet"
 STAGES = "stages.jsonl"
 EXCERPT = 160  # characters of the prompt, and of the answer, in an excerpt
 BLOCK = 8192  # rows written at a time
 
 
-def identity_of(folder: Path) -> str | None:
+def identity_of(folder: Path, name: str = RUN) -> str | None:
     """What the finished run in this folder was asked, as a digest; None where no finished run is there.
 
-    Raises `FolderError` where the folder holds other things.
+    `name` is the file that tells of runs of its kind. Raises `FolderError` where the folder holds other things.
     """
     if not folder.exists():
         return None
-    if (folder / RUN).is_file():
+    if (folder / name).is_file():
         try:
-            return str(tomllib.loads((folder / RUN).read_text(encoding="utf-8"))["run"]["identity"])
+            return str(tomllib.loads((folder / name).read_text(encoding="utf-8"))["run"]["identity"])
         except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError):
             return "unreadable"
     if folder.is_dir() and not any(folder.iterdir()):
         return None
-    raise FolderError(f"{folder} exists and is no run folder (it has no {RUN}); give another --out or move it away")
+    kind = "run" if name == RUN else "tuning"
+    raise FolderError(f"{folder} exists and is no {kind} folder (it has no {name}); give another --out or move it away")
 
 
 @contextmanager
@@ -140,11 +141,12 @@ def _answer_characters(example: Example) -> int:
     return sum(len(message.content) for message in example.messages if message.role == "assistant")
 
 
-def _excerpt(example: Example) -> str:
+def excerpt_of(example: Example) -> str:
+    """The beginnings of an example's prompt and answer."""
     return f"{example.prompt[:EXCERPT]} ⟶ {example.answer[:EXCERPT]}"
 
 
-_READ = {"answer_tokens": _answer_characters, "excerpt": _excerpt}
+_READ = {"answer_tokens": _answer_characters, "excerpt": excerpt_of}
 
 
 def _facts(outcome: Outcome, places: np.ndarray | None) -> dict[str, pa.Array]:

@@ -27,6 +27,7 @@ from coretune.rounds import reasons
 if TYPE_CHECKING:
     from coretune.lab import Stage
     from coretune.runs import Finished
+    from coretune.tuning_runs import FinishedTuning
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -37,10 +38,17 @@ WORTH_SECONDS = 2.0  # stages that end sooner show nothing
 
 
 class _Rate(ProgressColumn):
-    """Rows a second."""
+    """Rows a second, or seconds a row."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+        return Text(_rate(task.speed) if task.speed else "")
+
+
+def _rate(speed: float) -> str:
+    """`120/s`, `2.5/s`, or `12 s each` for what goes slowly."""
+    if speed < 1:
+        return f"{1 / speed:,.1f} s each"
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
 
 
 class Watch:
@@ -52,8 +60,8 @@ class Watch:
         self._began: dict[str, float] = {}
         self._said: dict[str, float] = {}
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """`done` of `total` rows of a stage are there; of files that are read, bytes."""
+    def __call__(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total` rows of a stage are there; of files that are read, bytes. `note` is said beside it."""
         if stage == READING:
             stage, done, total = f"{stage}, MiB", done >> 20, None if total is None else total >> 20
         now = time.monotonic()
@@ -64,12 +72,14 @@ class Watch:
             task = self._tasks.get(stage)
             if task is None:
                 task = self._tasks[stage] = self._bars.add_task(stage, total=total)
-            self._bars.update(task, completed=done, total=total, visible=done != total)
+            words = f"{stage}, {note}" if note else stage
+            self._bars.update(task, description=words, completed=done, total=total, visible=done != total)
         elif now - self._said.get(stage, began - LINE_SECONDS) >= LINE_SECONDS:
             self._said[stage] = now
             rate = done / max(now - began, 1e-9)
             left = f", {(total - done) / max(rate, 1e-9):,.0f} s left" if total else ""
-            errors.print(f"{stage}: {done:,}{f' of {total:,}' if total else ''}, {rate:,.0f}/s{left}")
+            said = f", {note}" if note else ""
+            errors.print(f"{stage}: {done:,}{f' of {total:,}' if total else ''}, {_rate(rate)}{left}{said}")
 
     def forget(self) -> None:
         """Start afresh: stages of the same name that come later are new ones."""
@@ -173,4 +183,20 @@ def show_outcome(done: Finished) -> None:
     for name, value in done.outcome.rounds[-1].notes.items():
         say(f"{name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}")
     say(f"chosen records: {done.folder / 'selected.jsonl'}")
+    say(f"report: {done.folder / 'report.html'}")
+
+
+def show_tuning(done: FinishedTuning) -> None:
+    """What was tuned on, what became of the loss, and where the weights lie."""
+    assert done.tuned is not None
+    tuned, counts = done.tuned, done.tuned.counts
+    by = "weighted as the selection says" if done.weighted else "all rows alike"
+    say(f"tuned {tuned.model} on {counts['learned_rows']:,} of {counts['rows']:,} rows, {by}")
+    planned = "" if counts["steps"] == counts["planned_steps"] else f" of {counts['planned_steps']:,} planned"
+    say(
+        f"{counts['steps']:,} steps{planned}, {counts['tokens']:,} tokens, {counts['answer_tokens']:,} of answers: "
+        f"{tuned.seconds:,.1f} s, {counts['tokens'] / max(tuned.seconds, 1e-9):,.0f} tokens/s"
+    )
+    say(f"loss: {tuned.losses[0]:.3f} in the first step, {tuned.losses[-1]:.3f} in the last")
+    say(f"weights: {done.folder}")
     say(f"report: {done.folder / 'report.html'}")

@@ -122,6 +122,47 @@ def gain_curve(gains: Float[np.ndarray, " k"]) -> Chart | None:
     )
 
 
+def loss_curve(losses: Float[np.ndarray, " s"]) -> Chart | None:
+    """Loss by optimizer step, as dots, and its mean over the last steps, as a line; None for a single step."""
+    known = np.isfinite(losses)
+    if known.sum() < 2 or len(losses) < 2:
+        return None
+    step = np.arange(1, len(losses) + 1)
+    low, high = float(min(0.0, losses[known].min())), float(losses[known].max())
+    across, up = _across(1, len(losses)), _up(low, high or 1.0)
+    drawn = np.unique(np.linspace(0, len(losses) - 1, 600).round().astype(np.int64))
+    window = max(1, len(losses) // 20)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, losses, 0.0))])
+    starts = np.maximum(step - window, 0)
+    smooth = (sums[step] - sums[starts]) / (step - starts)
+    spots = np.stack([across(step), up(np.where(known, losses, low))], axis=1)[drawn].round(1)
+    return Chart(
+        label=f"Loss by step: {wording.number(float(losses[0]))} at first, {wording.number(float(losses[-1]))} at last",
+        x_title="optimizer step",
+        y_title="loss",
+        x_ticks=_ticks(across, nice(1, len(losses)), wording.count),
+        y_ticks=_ticks(up, nice(low, high, 4), wording.number),
+        line=_path(across(step[drawn]), up(smooth[drawn])) if len(losses) > 20 else "",
+        dots=[(float(x), float(y), 1.6 if len(losses) > 60 else 3.0, "") for x, y in spots],
+    )
+
+
+def rate_curve(rates: Float[np.ndarray, " s"]) -> Chart | None:
+    """Learning rate by optimizer step; None for a single step."""
+    if len(rates) < 2:
+        return None
+    step = np.unique(np.linspace(1, len(rates), 400).round().astype(np.int64))
+    across, up = _across(1, len(rates)), _up(0, float(rates.max()))
+    return Chart(
+        label=f"Learning rate by step, {rates.max():.3g} at the highest",
+        x_title="optimizer step",
+        y_title="learning rate",
+        x_ticks=_ticks(across, nice(1, len(rates)), wording.count),
+        y_ticks=_ticks(up, nice(0, float(rates.max()), 4), lambda value: f"{value:.1e}" if value else "0"),
+        line=_path(across(step), up(rates[step - 1])),
+    )
+
+
 def funnel(cells: Comparison) -> Chart | None:
     """Each cell by its size and the share of it that was chosen, with the band of a uniform draw of the same size."""
     n, k = cells.total, sum(group.chosen for group in cells.groups)

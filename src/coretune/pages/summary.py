@@ -58,7 +58,12 @@ def count(files: RunFiles) -> Counts:
 
 
 def cost(files: RunFiles) -> Cost:
-    """The stages and their sums, absent numbers as 0."""
+    """The stages of a run and their sums."""
+    return cost_of(files.stages)
+
+
+def cost_of(lines: Sequence[Mapping[str, Any]]) -> Cost:
+    """Stages and their sums, absent numbers as 0."""
     names = ("seconds", "rows", "stored", "bytes", "peak_memory_bytes")
     stages: list[dict[str, Any]] = [
         {
@@ -70,7 +75,7 @@ def cost(files: RunFiles) -> Cost:
                 if value
             ],
         }
-        for stage in files.stages
+        for stage in lines
     ]
     sums = {name: sum(stage[name] for stage in stages) for name in names}
     peak = max((stage["peak_memory_bytes"] for stage in stages), default=0)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from coretune.errors import CoretuneError, need
+from coretune.tuning.job import EachStep, Job
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import Tokens
-from coretune.tuning.training import EachStep, Job
 
 JOB, ERROR, PROGRESS, LOG = "job.json", "error.txt", "progress.txt", "log.txt"
 ARRAYS = ("ids", "answers", "ends")

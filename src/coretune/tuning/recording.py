@@ -13,7 +13,7 @@ from coretune.tuning.saving import write_checkpoint
 from coretune.tuning.tuned import CHECKPOINTS, step_name
 
 if TYPE_CHECKING:
-    from coretune.tuning.training import EachStep, Job
+    from coretune.tuning.job import EachStep, Job
 
 RESUME_SECONDS = 60.0  # at least, between two checkpoints to go on from
 RESUME_SHARE = 20.0  # and so many times what writing one takes

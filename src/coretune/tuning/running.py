@@ -13,14 +13,15 @@ import numpy as np
 from coretune.pool import Example
 from coretune.shapes import Float32
 from coretune.store import folders
-from coretune.store.digests import array_digest, spec_words
+from coretune.store.digests import array_digest, digest, spec_words
 from coretune.tuning import resuming
+from coretune.tuning.job import EachStep, Job
 from coretune.tuning.launching import devices, train_in_processes
 from coretune.tuning.memory import refuse_what_cannot_work
 from coretune.tuning.schedule import mean_rates
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import Tokens, encoded
-from coretune.tuning.training import EachStep, Job, train
+from coretune.tuning.training import train
 from coretune.tuning.tuned import CHECKPOINTS, Tuned, find_tuned, row_means, step_losses, write_words
 
 WORK = "work"  # of an unfinished tuning, under its address
@@ -31,6 +32,11 @@ def words_of(spec: Tuning, keys: np.ndarray, weights: Float32[np.ndarray, " k"])
     said = spec_words(spec)
     given = {"rows": {"array": array_digest(keys)}, "weights": {"array": array_digest(weights)}}
     return {**said, "fields": {**said["fields"], **given}}
+
+
+def identity_of(spec: Tuning, keys: np.ndarray, weights: Float32[np.ndarray, " k"] | None) -> str:
+    """The address of a tuning with a resolved spec: what stands for it in the store."""
+    return digest(words_of(spec, keys, checked_weights(weights, len(keys))))
 
 
 def checked_weights(weights: np.ndarray | None, rows: int) -> Float32[np.ndarray, " k"]:
