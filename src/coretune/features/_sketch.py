@@ -16,7 +16,10 @@ import numpy as np
 
 from coretune.errors import need
 from coretune.features._adam import Direction
+from coretune.features._sketch_loop import compiled_loop
 from coretune.shapes import Int64
+
+NOTHING = np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,14 @@ class CountSketch:
 
 def add_by_blocks(out: Any, entries: Any, places: Places, direction: Direction | None) -> None:
     """One pass over the entries, compiled: for tensors on the CPU."""
-    from coretune.features._sketch_kernels import add_blocks, add_directed_blocks
-
     torch = need("torch", "models")
     entries = entries.contiguous()
     if half := entries.dtype == torch.bfloat16:  # numpy has no such type: its bits are the upper half of a float32's
         entries = entries.view(torch.uint16)
+    state = (NOTHING,) * 2 if direction is None else (direction.mean.numpy(), direction.square.numpy())
+    constants = np.array((0.0,) * 6 if direction is None else direction.constants, dtype=np.float32)
     arrays = out.numpy(), entries.numpy(), half, places.signs, places.offsets
-    if direction is None:
-        add_blocks(*arrays)
-    else:
-        constants = np.array(direction.constants, dtype=np.float32)
-        add_directed_blocks(*arrays, (direction.mean.numpy(), direction.square.numpy(), constants))
+    compiled_loop()(*arrays, direction is not None, (*state, constants))
 
 
 @dataclass(frozen=True)
