@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coretune.distances import Neighbours, Similarity, blocks
-from coretune.pickers.serving import PRODUCTS, Best, Served, Serving, compared
+from coretune.pickers.serving import PRODUCTS, Best, Served, Serving, columns_of, compared
 from coretune.selection import Selection
 from coretune.shapes import Float, Int64
 
@@ -53,12 +53,7 @@ def _best_of(sample: Int64[np.ndarray, " b"], source: Similarity, best: Best) ->
     found, highest, rows = 0, -np.inf, np.empty(0, np.int64)
     steps = np.empty(0, np.float32)
     for place in blocks(len(sample), max(1, PRODUCTS // source.m)):
-        tile = (
-            source.between(sample[place], slice(None))
-            if source.symmetric
-            else source.between(slice(None), sample[place]).T
-        )
-        np.maximum(tile, best.steps, out=tile)
+        tile = np.maximum(columns_of(source, sample[place]), best.steps)
         adds = tile.sum(axis=1, dtype=np.float64) - best.steps.sum(dtype=np.float64)
         winner = int(adds.argmax())
         if adds[winner] > highest:
