@@ -15,6 +15,7 @@ from coretune.partitions import by_column, within
 from coretune.pickers import nonnegative_omp, omp, omp_restarts
 from coretune.pickers.omp_restarts import a_round
 from coretune.pickers.pursuit import Atoms, Rule, Run, pursue
+from coretune.pickers.support import Support
 from coretune.pickers.weights import nonnegative, nonnegative_refit, refit
 
 PURSUIT = sys.modules["coretune.pickers.pursuit"]
@@ -240,6 +241,18 @@ def test_smooth_atoms_of_high_condition_stay_orthogonal_to_the_residual() -> Non
     assert np.abs(atoms[run.rows] @ run.residual).max() < 1e-14
 
 
+def test_a_block_holds_the_best_row_whatever_float32_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that are as wrong as their error allows, and too many rows near to hold them all."""
+    atoms = unit_rows(300, 8, 3)
+    target = atoms.mean(axis=0)
+    atoms[[5, 200]] = atoms[5:][(atoms[5:] @ target).argmax()]
+    atoms[:5] = 0
+    monkeypatch.setattr(PURSUIT, "SETTLED", 10)
+    monkeypatch.setattr(PURSUIT, "slack", lambda rows, reach, *_: 10 * reach)
+    block = PURSUIT._block(Atoms.of(rows_of(atoms)), Rule(), target, (-(atoms @ target)).astype(np.float32), 1.0)
+    assert 5 in block and len(block) < 60
+
+
 # when a run ends
 
 
@@ -350,12 +363,13 @@ def test_nonnegative_weights_meet_the_conditions_of_the_optimum(ridge: float) ->
         assert np.abs(slope[weights > 0]).max(initial=0) < 1e-6 and (slope[weights == 0] < 1e-6).all()
 
 
-def test_nonnegative_weights_are_those_of_scipy() -> None:
+def test_nonnegative_weights_are_those_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     optimize = pytest.importorskip("scipy.optimize")
     for seed in range(20):
         atoms, target = rng(seed).normal(size=(40, 60)), rng(seed + 50).normal(size=60)
         expected = optimize.nnls(atoms.T, target)[0]
         assert nonnegative(atoms @ atoms.T, atoms @ target) == pytest.approx(expected, abs=1e-9)
+        monkeypatch.setattr(sys.modules["coretune.pickers.weights"], "EXCHANGES", 0 if seed % 2 else 50)
 
 
 def test_weights_of_equal_rows_exist() -> None:
@@ -378,6 +392,22 @@ def test_weights_are_scaled_by_what_a_cell_stands_for() -> None:
     )
     sums = [chosen.weights[cells.cell[chosen.rows] == c].sum() for c in (0, 1)]
     assert sums[0] == pytest.approx(2 * sums[1])
+
+
+def test_a_support_keeps_the_best_weights_as_atoms_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["coretune.pickers.support"], "REFRESH", 3)
+    atoms, target = unit_rows(40, 25, 2), rng(3).normal(size=25)
+    for ridge in (0.0, 0.7):
+        support = Support(target, 12, ridge)
+        for step, row in enumerate(rng(4).permutation(40)[:24].tolist()):
+            assert support.add(row, atoms[row])
+            if step % 3 == 2 or len(support) == 12:
+                support.drop(int(rng(step).integers(len(support))))
+            weights = support.weights()
+            assert weights == pytest.approx(least_squares(atoms[support.rows], target, ridge))
+            assert support.residual(weights) == pytest.approx(target - weights @ atoms[support.rows])
+        row = support.rows[2]
+        assert support.add(row, atoms[row]) == bool(ridge)
 
 
 # non-negative throughout

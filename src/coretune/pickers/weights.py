@@ -9,6 +9,7 @@ import numpy as np
 from coretune.distances import rows_of
 from coretune.shapes import Bool, Float, Int64
 
+EXCHANGES = 50  # most are done within ten
 TRIES = 3  # exchanges of all weights that are on the wrong side, without one fewer, before single exchanges
 WRONG = 1e-10  # relative to the largest weight or slope: below it, a sign means nothing
 
@@ -43,10 +44,11 @@ def nonnegative(gram: Float[np.ndarray, "k k"], products: Float[np.ndarray, " k"
     Block principal pivoting: all weights below zero are set to zero and all zero weights whose slope is negative are
     set free, until there are none. Source: Judice and Pires (1994), "A block principal pivoting algorithm for
     large-scale strictly monotone linear complementarity problems"; Kim and Park (2011), SIAM J. Sci. Comput. 33(6).
+    Where many exchanges do not end it, weights are set free one at a time instead.
     """
     free = np.ones(len(products), bool)
     fewest, tries = len(products) + 1, TRIES
-    while True:
+    for _ in range(EXCHANGES):
         weights, wrong = _try(gram, products, free)
         count = int(wrong.sum())
         if not count:
@@ -58,6 +60,34 @@ def nonnegative(gram: Float[np.ndarray, "k k"], products: Float[np.ndarray, " k"
         else:
             wrong[: int(np.flatnonzero(wrong)[-1])] = False  # Murty's rule: one at a time, always the last
         free ^= wrong
+    return _from_none(gram, products)
+
+
+def _from_none(gram: Float[np.ndarray, "k k"], products: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """The same by setting one weight free at a time, slower but steady where the matrix is nearly singular.
+
+    Source: Lawson and Hanson (1974), "Solving Least Squares Problems", chapter 23.
+    """
+    weights, free = np.zeros(len(products)), np.zeros(len(products), bool)
+    barred = free.copy()
+    while True:
+        slopes = np.where(free | barred, -np.inf, products - gram @ weights)
+        found = int(slopes.argmax())
+        if slopes[found] <= WRONG * np.abs(products).max():
+            return weights
+        free[found] = True
+        while True:
+            wanted = np.zeros(len(products))
+            wanted[free] = np.linalg.solve(gram[np.ix_(free, free)], products[free])
+            below = np.flatnonzero(free & (wanted < 0))
+            if not len(below):
+                break
+            shares = weights[below] / (weights[below] - wanted[below])
+            weights += shares.min() * (wanted - weights)
+            free[below[shares.argmin()]] = False
+            weights[~free] = 0.0
+        weights = wanted
+        barred = ~free & (np.arange(len(free)) == found)  # only rounding makes a weight leave as it comes: not again
 
 
 def _try(
