@@ -51,7 +51,7 @@ ARROWS = {
     # methods, driven to a budget
     "quality": "features pool",
     "rounds": "features partitions pool selection",
-    "methods": "features partitions pickers pool quality rounds scores selection tuning",
+    "methods": "distances features partitions pickers pool quality rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
