@@ -191,6 +191,52 @@ def test_a_step_is_that_of_a_hand_made_loss_row_by_row(
     assert seen == len(moments) // 2 > 0
 
 
+def other_models(folder: Path, kind: str) -> Path:
+    """A tiny model of another family: GPT-2 (learned positions, Conv1D) or Gemma 3 (soft caps, sliding windows)."""
+    import torch
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig
+
+    from tests.made_models import no_bars
+    from tests.made_tokenizers import tokenizer_for
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 512, "max_position_embeddings": WINDOW, "initializer_range": 0.5}
+    layers = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config: Any = {
+        "gpt2": lambda: GPT2Config(
+            vocab_size=512,
+            n_positions=WINDOW,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
+        ),
+        "gemma3": lambda: Gemma3TextConfig(
+            **sizes, **layers, head_dim=16, num_key_value_heads=1, sliding_window=16, final_logit_softcapping=5.0
+        ),
+        "mistral": lambda: MistralConfig(**sizes, **layers, num_key_value_heads=1, sliding_window=16),
+    }[kind]()
+    with no_bars():
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer_for("llama3").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3", "mistral"])
+def test_other_families_have_the_loss_of_their_rows_alone(tmp_path: Path, kind: str) -> None:
+    from coretune.chat import chat_tokenizer
+    from coretune.models import load_causal_lm
+
+    model = str(other_models(tmp_path / kind, kind))
+    options = {"precision": "float32", "dropout": 0.0, "batch_rows": 6, "stop_after": 1}
+    tuned = Lab(tmp_path / "store").tune(Tuning(model, **options), pool_of(TALKS))  # type: ignore[arg-type]
+    plain, tokenizer = load_causal_lm(model), chat_tokenizer(model)
+    losses = [row_loss(plain, tokenizer, example.messages) for example in pool_of(TALKS)]
+    np.testing.assert_allclose(tuned.row_losses, [each.item() / count for each, count in losses], rtol=1e-4)
+
+
 def test_micro_batches_change_nothing_but_the_last_bits(tune: Callable[..., Tuned]) -> None:
     small, large = tune(batch_tokens=32), tune(batch_tokens=4096)
     np.testing.assert_allclose(small.losses, large.losses, rtol=1e-5)

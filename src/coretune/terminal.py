@@ -197,6 +197,7 @@ def show_tuning(done: FinishedTuning) -> None:
         f"{counts['steps']:,} steps{planned}, {counts['tokens']:,} tokens, {counts['answer_tokens']:,} of answers: "
         f"{tuned.seconds:,.1f} s, {counts['tokens'] / max(tuned.seconds, 1e-9):,.0f} tokens/s"
     )
-    say(f"loss: {tuned.losses[0]:.3f} in the first step, {tuned.losses[-1]:.3f} in the last")
+    first, last = tuned.ends
+    say(f"loss: {first:.3f} over the first tenth of the steps, {last:.3f} over the last")
     say(f"weights: {done.folder}")
     say(f"report: {done.folder / 'report.html'}")

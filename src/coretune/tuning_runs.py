@@ -189,8 +189,8 @@ def _tables(request: TuningRequest, spec: Tuning, tuned: Tuned, pool: Pool, weig
         "tuned": {
             "address": tuned.address,
             "seconds": tuned.seconds,
-            "first_loss": float(tuned.losses[0]),
-            "last_loss": float(tuned.losses[-1]),
+            "first_loss": tuned.ends[0],  # over a tenth of the steps
+            "last_loss": tuned.ends[1],
             "counts": dict(tuned.counts),
             "checkpoints": checkpoints,
         },

@@ -171,7 +171,7 @@ class Lab:
                 stage.rows, stage.bytes = len(asked), tuning.bytes_of(tuned)
             else:
                 stage.stored = len(asked)
-            stage.counts = dict(tuned.counts)
+            stage.counts = tuning.notable(tuned)
             stored.touch(place)
         return tuned
 

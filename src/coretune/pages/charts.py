@@ -156,9 +156,9 @@ def rate_curve(rates: Float[np.ndarray, " s"]) -> Chart | None:
     return Chart(
         label=f"Learning rate by step, {rates.max():.3g} at the highest",
         x_title="optimizer step",
-        y_title="learning rate",
+        y_title="learning rate, millionths",
         x_ticks=_ticks(across, nice(1, len(rates)), wording.count),
-        y_ticks=_ticks(up, nice(0, float(rates.max()), 4), lambda value: f"{value:.1e}" if value else "0"),
+        y_ticks=_ticks(up, nice(0, float(rates.max()), 4), lambda value: f"{1e6 * value:.4g}"),
         line=_path(across(step), up(rates[step - 1])),
     )
 

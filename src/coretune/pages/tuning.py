@@ -93,9 +93,9 @@ def _tiles(said: Mapping[str, Any]) -> list[dict[str, Any]]:
             "lines": [f"of {wording.count(counts['planned_steps'])} planned", f"{said['options']['epochs']:g} epochs"],
         },
         {
-            "name": "loss, first to last step",
+            "name": "loss on answers",
             "value": f"{tuned['first_loss']:.3f} → {tuned['last_loss']:.3f}",
-            "lines": [],
+            "lines": ["first to last tenth of the steps", "nats a token"],
         },
         {
             "name": "time to tune",

@@ -7,11 +7,11 @@ Rows are read through the model's chat template and loss is taken on answer toke
 from __future__ import annotations
 
 from coretune.tuning.job import EachStep
-from coretune.tuning.running import bytes_of, checked_weights, identity_of, tune, words_of
+from coretune.tuning.running import bytes_of, checked_weights, identity_of, notable, tune, words_of
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tuned import Checkpoint, Tuned, find_tuned
 
 __all__ = [
-    "Checkpoint", "EachStep", "Tuned", "Tuning", "bytes_of", "checked_weights", "find_tuned", "identity_of", "tune",
-    "words_of",
+    "Checkpoint", "EachStep", "Tuned", "Tuning", "bytes_of", "checked_weights", "find_tuned", "identity_of", "notable",
+    "tune", "words_of",
 ]  # fmt: skip

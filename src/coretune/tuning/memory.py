@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from coretune.errors import ModelError, nearest, need
 from coretune.models import find_model
@@ -60,13 +61,18 @@ def outline(model: str) -> Outline:
     except Exception as error:  # a configuration of a newer library fails anywhere
         raise ModelError(f"model {model!r}: its config.json cannot be understood ({error})") from error
     head = made.get_output_embeddings()
-    linear = {
-        name: (int(part.in_features), int(part.out_features))
-        for name, part in made.named_modules()
-        if isinstance(part, torch.nn.Linear) and part is not head
-    }
+    linear = {name: size for name, part in made.named_modules() if part is not head and (size := _size(part))}
     text = config.get_text_config()
     return Outline(made.num_parameters(), linear, text.num_hidden_layers, text.hidden_size, text.vocab_size)
+
+
+def _size(part: Any) -> tuple[int, int] | None:
+    """Inputs and outputs of a linear layer (GPT-2's are called Conv1D); None for another module."""
+    if isinstance(part, need("torch", "models").nn.Linear):
+        return int(part.in_features), int(part.out_features)
+    if type(part).__name__ == "Conv1D":
+        return int(part.weight.shape[0]), int(part.weight.shape[1])
+    return None
 
 
 def targeted(spec: Tuning, shape: Outline) -> dict[str, tuple[int, int]]:

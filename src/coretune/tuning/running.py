@@ -56,6 +56,12 @@ def bytes_of(tuned: Tuned) -> int:
     return folders.size_of(tuned.path.parents[1])
 
 
+def notable(tuned: Tuned) -> dict[str, int]:
+    """Counts of a tuning that its stage in a run tells: tokens, what was cut or left out, memory on a GPU."""
+    plan = ("rows", "learned_rows", "steps", "planned_steps")
+    return {name.replace("_", " "): count for name, count in tuned.counts.items() if name not in plan}
+
+
 def tune(
     spec: Tuning,
     examples: Iterable[Example],

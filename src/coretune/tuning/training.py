@@ -85,6 +85,7 @@ def _with_adapter(spec: Tuning, model: Any) -> Any:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that are on their way out
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # which PEFT sets by itself, for GPT-2's layers
         return peft.get_peft_model(model, config)
 
 

@@ -60,6 +60,12 @@ class Tuned:
     counts: Mapping[str, int]
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The mean loss over the first and over the last tenth of the steps."""
+        tenth = max(1, len(self.losses) // 10)
+        return float(self.losses[:tenth].mean()), float(self.losses[-tenth:].mean())
+
+    @property
     def visits(self) -> np.ndarray:
         """Every visit of a row, in order: `step`, `row` (its place among the rows given) and mean answer `loss`."""
         found: np.ndarray = np.load(self.path.parents[1] / "visits.npy", allow_pickle=False)
