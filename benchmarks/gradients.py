@@ -2,6 +2,7 @@
 
     python benchmarks/gradients.py [--model smollm2-135m] [--lengths 64,128,320,1024] [--ranks 8,128] [--rows 64]
         [--loop-rows 8] [--runs 3] [--d 512] [--precision P] [--batch-tokens T] [--threads N] [--device D] [--out FILE]
+        [--ways ours,bare,step,loop,dense,bergson,dattri] [--no-memory]
 
 On the same rows, in the same batches where there are batches:
 
@@ -13,6 +14,7 @@ On the same rows, in the same batches where there are batches:
   TAGCOS's code.
 - dense: the loop, and the vectors of 16 rows at a time times a dense matrix of random signs to 8,192 numbers, which is
   drawn again for each 16, block by block, as BasicProjector in traker does. A few of its columns are timed, and scaled.
+- bergson, dattri: peers, where they are installed; see gradient_peers.py.
 
 Ways take turns within a run, and ratios are taken within a run. Rows are pieces of Dolly's text; lengths vary by a half
 around the mean, and the last two thirds of a row are its answer. Memory: the peak after loading of a process of its own
@@ -38,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gradient_peers import INSTALLED, bergson, dattri, silent
 
 from coretune.chat import chat_tokenizer
 from coretune.features._batches import batches
@@ -55,7 +58,7 @@ from coretune.readers import read_pool
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 DENSE_D, DENSE_ROWS = 8192, 16  # of LESS and TAGCOS
 MEMORY_ENTRIES = 1 << 28  # of the dense matrix at a time
-WAYS = ("ours", "bare", "step", "loop", "dense")
+WAYS = ("ours", "bare", "step", "loop", "dense", *INSTALLED)
 
 
 def main() -> None:
@@ -171,6 +174,19 @@ class Ways:
                 rows @ signs
             self.seconds_a_column = took[0] / columns
         return each + self.seconds_a_column * DENSE_D / DENSE_ROWS
+
+    def bergson(self, found: Conversations) -> float:
+        return self.timed(bergson(self.tuned, found, self.given.batch_tokens), found)
+
+    def dattri(self, found: Conversations) -> float:
+        """As many rows a batch as ours has for rows of the mean length."""
+        rows = max(1, self.given.batch_tokens * found.count // sum(map(len, found.ids)))
+        return self.timed(dattri(self.tuned, found, rows), found)
+
+    def timed(self, run: Callable[[], Any], found: Conversations) -> float:
+        with silent(), clock(self.device) as took:
+            run()
+        return took[0] / found.count
 
     def one_by_one(self, found: Conversations) -> tuple[float, Any]:
         """Seconds a row, and 16 gradients (the first one repeated where the loop is over fewer rows)."""
