@@ -76,7 +76,7 @@ class Request:
         return cls(**plain)
 
 
-def select(
+def select(  # noqa: PLR0913 - everything a user may say
     pool: Pool,
     method: str | Method,
     budget: str,
@@ -91,7 +91,8 @@ def select(
     """Choose from a pool: `select(pool, "ltd", budget="5%", task="category=closed_qa")`.
 
     `method` is a name or a method object, `options` are the fields of the method's dataclass, `model` counts answer
-    tokens and fills the method's field of that name, unless `select_model` does. Raises `ValueError` for an unknown method or option.
+    tokens and fills the method's field of that name, unless `select_model` does. Raises `ValueError` for an unknown
+    method or option.
     """
     from coretune.lab import Lab as NewLab
 

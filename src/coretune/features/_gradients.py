@@ -22,7 +22,7 @@ from coretune.errors import ModelError, need
 from coretune.features._batches import Batch
 from coretune.shapes import Bool, Float32, Int64
 
-LOSS_BYTES = 1 << 24  # of the logits that the loss reads at a time, in float32: about what caches hold
+LOSS_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}  # of float32 logits that the loss reads at a time; caches hold the first
 SEES_AHEAD = 0.05  # largest change of a logit, against their spread, by tokens that come later: 0 but for rounding
 
 Watch = Callable[[str, Any, Any], Any]
@@ -118,7 +118,7 @@ def _loss_gradient(logits: Any, answers: Answers) -> Any:
     torch = need("torch", "models")
     gradient = torch.empty_like(logits)
     labels, weights = (torch.from_numpy(each).to(logits.device) for each in (answers.labels, answers.weights))
-    step = max(1, LOSS_BYTES // (4 * logits.shape[1]))
+    step = max(1, LOSS_BYTES.get(logits.device.type, 1 << 28) // (4 * logits.shape[1]))
     for start in range(0, len(logits), step):
         part = slice(start, start + step)
         likely = torch.softmax(logits[part], dim=1, dtype=torch.float32)

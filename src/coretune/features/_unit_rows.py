@@ -12,7 +12,6 @@ from coretune.features import Measured
 from coretune.features._batches import Batch, batches
 from coretune.features._conversations import Conversations
 from coretune.features._gradients import Answers, answers_of
-from coretune.shapes import Float32
 
 NOT_FINITE = "gradient not finite, or zero"
 
@@ -28,9 +27,12 @@ class Source:
 def unit_rows(sources: Sequence[Source], d: int, found: Conversations, batch_tokens: int, positions: int) -> Measured:
     """The direction and length of each row's gradient, or of the weighted mean of its directions at several sources."""
     sums = np.full((found.count, d), np.nan, dtype=np.float32)
-    for batch in batches(found.ids, found.longest, batch_tokens, found.pad):
-        answers = answers_of(batch, found.masks, positions)
-        sums[found.rows[batch.pieces]] = _rows_of(sources, batch, answers)
+    made = [
+        (batch.pieces, _rows_of(sources, batch, answers_of(batch, found.masks, positions)))
+        for batch in batches(found.ids, found.longest, batch_tokens, found.pad)
+    ]
+    for pieces, rows in made:  # only now, so that no device waits for its results to be fetched
+        sums[found.rows[pieces]] = rows.cpu().numpy()
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(sums, axis=1)
     bad = ~(np.isfinite(norms) & (norms > 0))
@@ -40,8 +42,8 @@ def unit_rows(sources: Sequence[Source], d: int, found: Conversations, batch_tok
     return Measured((sums / norms[:, None]).astype(np.float16), marks, {"norm": norms})
 
 
-def _rows_of(sources: Sequence[Source], batch: Batch, answers: Answers) -> Float32[np.ndarray, "b d"]:
-    """The gradient of each row of a batch that is no dummy, or the mean of its directions."""
+def _rows_of(sources: Sequence[Source], batch: Batch, answers: Answers) -> Any:
+    """A tensor `(b, d)`: the gradient of each row of a batch that is no dummy, or the mean of its directions."""
     whole: Any = 0
     total = sum(source.weight for source in sources)
     for source in sources:
@@ -49,4 +51,4 @@ def _rows_of(sources: Sequence[Source], batch: Batch, answers: Answers) -> Float
         if len(sources) > 1:
             rows = rows * (source.weight / total / rows.norm(dim=1, keepdim=True))
         whole = whole + rows
-    return np.asarray(whole.cpu().numpy())
+    return whole

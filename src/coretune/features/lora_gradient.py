@@ -46,7 +46,6 @@ class LoraGradient:
     """
 
     version: ClassVar[int] = 1
-    shard_rows: ClassVar[int] = 128
 
     model: str = field(metadata=place())
     """The language model under the adapter."""
@@ -70,6 +69,11 @@ class LoraGradient:
     """Content hash of the model's weights and configuration; `resolved` finds it."""
     tokenizer: str | None = None
     """Content hash of tokenizer and template; `resolved` finds it."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows between two writes: enough that few batches are part-filled, few enough to share among workers."""
+        return max(128, (self.batch_tokens or 0) // 2)
 
     @property
     def row_bytes(self) -> int:

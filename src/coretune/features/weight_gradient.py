@@ -30,7 +30,6 @@ class WeightGradient:
     """
 
     version: ClassVar[int] = 1
-    shard_rows: ClassVar[int] = 128
 
     model: str = field(metadata=place())
     """The language model: the one to be tuned, or a checkpoint of a tuning of all its weights."""
@@ -57,6 +56,11 @@ class WeightGradient:
     """Content hash of the model's weights, configuration and optimizer state; `resolved` finds it."""
     tokenizer: str | None = None
     """Content hash of tokenizer and template; `resolved` finds it."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows between two writes: enough that few batches are part-filled, few enough to share among workers."""
+        return max(128, (self.batch_tokens or 0) // 2)
 
     @property
     def row_bytes(self) -> int:

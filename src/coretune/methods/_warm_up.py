@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from coretune.pickers import uniform
 from coretune.pool import Pool
 from coretune.shapes import Float
 from coretune.tuning import Tuned, Tuning
+from coretune.tuning.schedule import Plan
 
 if TYPE_CHECKING:
     from coretune.lab import Feature, Lab
@@ -20,17 +21,17 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 BLOCK = 4096
 
 
-def warm_up(tuning: Tuning, share: float, pool: Pool, lab: Lab, rng: np.random.Generator) -> Tuned:
-    """Tune on a random share of the pool, at least one row, in batches of at most a tenth of its rows."""
-    rows = uniform(len(pool), max(1, round(share * len(pool))), rng=rng).rows
-    batch_rows = min(tuning.batch_rows, max(1, len(rows) // 10))
-    return lab.tune(replace(tuning, batch_rows=batch_rows, seed=int(rng.integers(2**31))), pool, np.sort(rows))
-
-
-def planned_steps(tuning: Tuning, share: float, n: int) -> int:
-    """Optimizer steps of a whole warm-up on a share of `n` rows."""
+def plan_of(tuning: Tuning, share: float, n: int) -> Plan:
+    """The plan of a warm-up on a share of `n` rows, at least one, in batches of at most a tenth of its rows."""
     rows = max(1, round(share * n))
-    return round(tuning.epochs * -(-rows // min(tuning.batch_rows, max(1, rows // 10))))
+    return Plan.of(replace(tuning, batch_rows=min(tuning.batch_rows, max(1, rows // 10))), rows)
+
+
+def warm_up(tuning: Tuning, share: float, pool: Pool, lab: Lab, rng: np.random.Generator) -> Tuned:
+    """Tune on a random share of the pool, as `plan_of` has it; adapter and order follow from `rng` too."""
+    plan = plan_of(tuning, share, len(pool))
+    rows = np.sort(uniform(len(pool), plan.rows, rng=rng).rows)
+    return lab.tune(replace(plan.spec, seed=int(rng.integers(2**31))), pool, rows)
 
 
 def adapters_of(tuned: Tuned) -> tuple[AdapterAt, ...]:
@@ -38,8 +39,8 @@ def adapters_of(tuned: Tuned) -> tuple[AdapterAt, ...]:
     return tuple(AdapterAt(each.digest, str(each.path), each.learning_rate) for each in tuned.checkpoints)
 
 
-class Early(Protocol):
-    """The options that methods share whose papers take gradients early in training and know no LoRA."""
+class Gradients(Protocol):
+    """The options that all methods on gradients have."""
 
     @property
     def model(self) -> str: ...
@@ -57,7 +58,7 @@ class Early(Protocol):
     def max_tokens(self) -> int: ...
 
 
-def early_gradients(asked: Early, pool: Pool, lab: Lab, rng: np.random.Generator) -> tuple[Feature, Tuned]:
+def early_gradients(asked: Gradients, pool: Pool, lab: Lab, rng: np.random.Generator) -> tuple[Feature, Tuned]:
     """Every row's plain gradient after a warm-up of one epoch, whose numbers are ours; and that warm-up."""
     tuning = Tuning(
         asked.model,
@@ -74,10 +75,34 @@ def early_gradients(asked: Early, pool: Pool, lab: Lab, rng: np.random.Generator
     )
     tuned = warm_up(tuning, asked.warmup_share, pool, lab, rng)
     last = AdapterAt(tuned.checkpoints[-1].digest, str(tuned.checkpoints[-1].path))
-    gradient = LoraGradient(
-        asked.model, (last,), "none", asked.width, template=asked.template, max_tokens=asked.max_tokens
+    return lab.features(gradient(asked, (last,), "none"), pool), tuned
+
+
+def authors_tuning(asked: Gradients) -> Tuning:
+    """The warm-up of LESS, which TAGCOS took over (base_training_args.sh in both), without its checkpoints."""
+    return Tuning(
+        asked.model,
+        template=asked.template,
+        rank=asked.rank,
+        alpha=4 * asked.rank,
+        dropout=0.1,
+        targets=tuple(asked.targets),
+        learning_rate=2e-5,
+        warmup=0.03,
+        batch_rows=128,
+        epochs=4,
+        average="rows",
+        max_tokens=asked.max_tokens,
     )
-    return lab.features(gradient, pool), tuned
+
+
+def gradient(
+    asked: Gradients, adapters: tuple[AdapterAt, ...], direction: Literal["less", "adam", "none"]
+) -> LoraGradient:
+    """The feature: gradients at these checkpoints, in this direction, as wide and long as is asked."""
+    return LoraGradient(
+        asked.model, adapters, direction, asked.width, template=asked.template, max_tokens=asked.max_tokens
+    )
 
 
 def with_lengths(feature: Feature, unit: float = 1.0) -> Float[np.ndarray, "n d"]:

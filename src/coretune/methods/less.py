@@ -22,13 +22,13 @@ RDS+ does, where the maximum may serve one sub-task alone. Published results are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from coretune.features.lora_gradient import AdapterAt, LoraGradient
-from coretune.methods._warm_up import ATTENTION, warm_up
+from coretune.features.lora_gradient import AdapterAt
+from coretune.methods._warm_up import ATTENTION, authors_tuning, gradient, warm_up
 from coretune.pickers import round_robin, top
 from coretune.pool import Pool
 from coretune.rounds import Round
@@ -75,8 +75,8 @@ class Less:
         total = np.zeros((len(pool), len(names)), np.float32)
         for checkpoint, weight in zip(tuned.checkpoints, rates / rates.sum(), strict=True):
             at = (AdapterAt(checkpoint.digest, str(checkpoint.path)),)
-            wanted = lab.features(self._gradient(at, "none"), self.target).array()
-            gradients = lab.features(self._gradient(at, self.direction), pool)
+            wanted = lab.features(gradient(self, at, "none"), self.target).array()
+            gradients = lab.features(gradient(self, at, self.direction), pool)
             total += weight * influence(gradients.blocks(), task_means(wanted, task))
         score = total.max(axis=1)
         chosen = budget.fill(
@@ -88,25 +88,6 @@ class Less:
             chosen, columns=columns, notes={"warm_up": tuned.address, "subtasks": [str(name) for name in names]}
         )
 
-    def _gradient(self, adapters: tuple[AdapterAt, ...], direction: Literal["less", "adam", "none"]) -> LoraGradient:
-        return LoraGradient(
-            self.model, adapters, direction, self.width, template=self.template, max_tokens=self.max_tokens
-        )
-
     def _tuning(self) -> Tuning:
-        """The warm-up's hyper-parameters (the authors' base_training_args.sh)."""
-        return Tuning(
-            self.model,
-            template=self.template,
-            rank=self.rank,
-            alpha=4 * self.rank,
-            dropout=0.1,
-            targets=tuple(self.targets),
-            learning_rate=2e-5,
-            warmup=0.03,
-            batch_rows=128,
-            epochs=4,
-            checkpoints=(0.25, 0.5, 0.75, 1.0),
-            average="rows",
-            max_tokens=self.max_tokens,
-        )
+        """The warm-up: a checkpoint an epoch."""
+        return replace(authors_tuning(self), checkpoints=(0.25, 0.5, 0.75, 1.0))

@@ -31,8 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from coretune.features.lora_gradient import LoraGradient
-from coretune.methods._warm_up import ATTENTION, adapters_of, planned_steps, warm_up, with_lengths
+from coretune.methods._warm_up import ATTENTION, adapters_of, authors_tuning, gradient, plan_of, warm_up, with_lengths
 from coretune.partitions import kmeans, proportional, within
 from coretune.pickers import omp, omp_restarts
 from coretune.pool import Pool
@@ -78,15 +77,7 @@ class Tagcos:
         """One round: a coreset of every cluster."""
         warm_rng, cluster_rng, match_rng = rng.spawn(3)
         tuned = warm_up(self._tuning(len(pool)), self.warmup_share, pool, lab, warm_rng)
-        gradient = LoraGradient(
-            self.model,
-            adapters_of(tuned),
-            self.direction,
-            self.width,
-            template=self.template,
-            max_tokens=self.max_tokens,
-        )
-        feature = lab.features(gradient, pool)
+        feature = lab.features(gradient(self, adapters_of(tuned), self.direction), pool)
         x = with_lengths(feature)
         clusters = min(self.clusters, max(1, budget.rows // 10))
         cells = lab.keep(kmeans, x, clusters, cluster_rng)
@@ -104,21 +95,8 @@ class Tagcos:
         yield Round(chosen, partition=cells, columns=agreement, notes={"warm_up": tuned.address, "clusters": clusters})
 
     def _tuning(self, n: int) -> Tuning:
-        """The warm-up's hyper-parameters (the authors' base_training_args.sh), and its checkpoints."""
-        tuning = Tuning(
-            self.model,
-            template=self.template,
-            rank=self.rank,
-            alpha=4 * self.rank,
-            dropout=0.1,
-            targets=tuple(self.targets),
-            learning_rate=2e-5,
-            warmup=0.03,
-            batch_rows=128,
-            epochs=4,
-            average="rows",
-            max_tokens=self.max_tokens,
-        )
-        if planned_steps(tuning, self.warmup_share, n) < 3 * STEPS:
+        """The warm-up, for a pool of `n` rows."""
+        tuning = authors_tuning(self)
+        if plan_of(tuning, self.warmup_share, n).planned < 3 * STEPS:
             return replace(tuning, checkpoints=(1 / 3, 2 / 3, 1.0))
         return replace(tuning, checkpoints=(STEPS // 3, 2 * STEPS // 3, STEPS), stop_after=STEPS)
