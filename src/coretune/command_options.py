@@ -34,9 +34,8 @@ def options_class(name: str) -> type | None:
     hints, help_of, pools = typing.get_type_hints(kind), field_docs(kind), pool_options(name)
     fields: list[Any] = []
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        hint: Any = Annotated[
-            (str | None) if each.name in pools else hints[each.name], Parameter(help=help_of.get(each.name))
-        ]
+        said = Parameter(help=help_of.get(each.name), consume_multiple=True, negative_iterable="")
+        hint: Any = Annotated[(str | None) if each.name in pools else hints[each.name], said]
         required = each.default is dataclasses.MISSING
         if required and each.name in GIVEN:  # a flag of its own fills it
             fields.append((each.name, hint | None, None))
