@@ -1,11 +1,13 @@
 """What Adam's second moments do to gradient features: their size after warm-up, and what the three directions select.
 
     python benchmarks/adam_directions.py POOL --target FILE [--model smollm2-135m] [--rows 300] [--budget 10%]
-        [--learning-rates 2e-5,2e-4] [--max-tokens 192] [--store DIR] [--out FILE]
+        [--learning-rates 2e-5,2e-4] [--select-at 2e-5] [--seeds 0,1] [--max-tokens 192] [--workers N] [--store DIR]
+        [--out FILE]
 
 For each learning rate: TAGCOS' warm-up, the share of second moments below the 1e-8 that LESS adds inside the root, the
-correlation of cosines between rows under each two directions, and the overlap of what TAGCOS and LESS then choose,
-beside the overlap of two seeds of one direction and of random choices. Everything goes through a store.
+correlation of cosines between rows under each two directions; for those in `--select-at`, the overlap of what TAGCOS
+and LESS then choose, beside the overlap of seeds of one direction (other warm-up rows, factors, clusters) and of random
+choices. Everything goes through a store.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from coretune.engines import engine_for
 from coretune.errors import Unmeasurable
 from coretune.features.answer_tokens import AnswerTokens
 from coretune.features.lora_gradient import AdapterAt, LoraGradient
 from coretune.lab import Lab
-from coretune.methods._warm_up import adapters_of, warm_up
+from coretune.methods._warm_up import warm_up
 from coretune.methods.less import Less
 from coretune.methods.tagcos import Tagcos
 from coretune.pool import Pool
@@ -34,7 +37,6 @@ from coretune.tuning import Checkpoint, Tuned
 
 DIRECTIONS = ("none", "adam", "less")
 EPS = 1e-8
-SEEDS = (0, 1, 2)
 
 
 def short_rows(pool: Pool, model: str, lab: Lab, rows: int, seed: int = 0) -> Pool:
@@ -91,15 +93,15 @@ def selections(args: argparse.Namespace, pool: Pool, target: Pool, lab: Lab, rat
     for kind in ("tagcos", "less"):
         picks: dict[tuple[str, int], np.ndarray] = {}
         for direction in DIRECTIONS:
-            for seed in SEEDS:
+            for seed in args.seeds:
                 options = {**base, "direction": direction} | ({"target": target} if kind == "less" else {})
                 with learning_rate(kind, rate):
                     picks[direction, seed] = chosen(kind, options, pool, args.budget, lab, seed)
         for one, other in combinations(DIRECTIONS, 2):
-            same = [overlap(picks[one, seed], picks[other, seed]) for seed in SEEDS]
+            same = [overlap(picks[one, seed], picks[other, seed]) for seed in args.seeds]
             yield f"| {kind} | {one} / {other} | {np.mean(same):.2f} ({min(same):.2f} to {max(same):.2f}) |"
         for one in DIRECTIONS:
-            pairs = [overlap(picks[one, a], picks[one, b]) for a, b in combinations(SEEDS, 2)]
+            pairs = [overlap(picks[one, a], picks[one, b]) for a, b in combinations(args.seeds, 2)]
             yield f"| {kind} | {one}, other seed | {np.mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f}) |"
         share = len(picks["none", 0]) / len(pool)
     yield f"| random | expected | {share:.2f} |"
@@ -129,13 +131,14 @@ def section(args: argparse.Namespace, pool: Pool, target: Pool, lab: Lab, rate: 
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for checkpoint in tuned.checkpoints:
         yield from moments(checkpoint)
-    assert adapters_of(tuned)
     found = cosines(args.model, tuned, pool, lab, args.max_tokens)
     yield "\n| directions, last checkpoint | correlation of cosines between rows | mean cosine |"
     yield "| --- | --- | --- |"
     for one, other in combinations(DIRECTIONS, 2):
         correlation = np.corrcoef(found[one], found[other])[0, 1]
         yield f"| {one} / {other} | {correlation:.3f} | {found[one].mean():.3f} / {found[other].mean():.3f} |"
+    if rate not in args.select_at:
+        return
     yield "\n| method | selections under | share in common: mean (range) |"
     yield "| --- | --- | --- |"
     yield from selections(args, pool, target, lab, rate)
@@ -149,18 +152,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--budget", default="10%")
     parser.add_argument("--learning-rates", default="2e-5,2e-4")
+    parser.add_argument("--select-at", type=lambda said: [float(each) for each in said.split(",")], default=[2e-5])
+    parser.add_argument("--seeds", type=lambda said: [int(each) for each in said.split(",")], default=[0, 1])
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    lab = Lab(args.store, progress=lambda stage, done, total: print(f"\r{stage} {done}/{total} ", end="", flush=True))
-    pool = short_rows(read_pool(args.pool), args.model, lab, args.rows)
-    target = read_pool(args.target)
-    lines = [f"# Adam's directions: {args.model}, {len(pool)} rows of {Path(args.pool).name}, budget {args.budget}"]
-    for rate in map(float, args.learning_rates.split(",")):
-        for line in section(args, pool, target, lab, rate):
-            print(line, flush=True)
-            lines.append(line)
+    with engine_for(args.workers) as engine:
+        lab = Lab(args.store, map=engine, progress=lambda *said: print("\r", *said, end="  ", flush=True))
+        pool = short_rows(read_pool(args.pool), args.model, lab, args.rows)
+        target = read_pool(args.target)
+        lines = [f"# Adam's directions: {args.model}, {len(pool)} rows of {Path(args.pool).name}, budget {args.budget}"]
+        for rate in map(float, args.learning_rates.split(",")):
+            for line in section(args, pool, target, lab, rate):
+                print("\n" + line.strip("\n"), flush=True)
+                lines.append(line)
     if args.out:
         args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
