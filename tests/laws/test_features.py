@@ -25,7 +25,7 @@ from coretune.store.digests import address
 from tests.laws.feature_examples import Case, examples, varied_pool
 
 CASES = [pytest.param(case, id=case.name, marks=[pytest.mark.models] if case.models else []) for case in examples()]
-Values = tuple[np.ndarray, dict[str, np.ndarray]]
+Values = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def features_in_the_room() -> list[type]:
@@ -61,14 +61,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], 
 
 
 def expect_same(spec: FeatureSpec, one: Values, other: Values, *, rows: Any = slice(None)) -> None:
-    """Values alike within the feature's stated tolerance (bit by bit, where it states none), and marks alike."""
+    """Values and numbers alike within the stated tolerance (bit by bit, where there is none), and marks alike."""
     tolerance = float(getattr(type(spec), "tolerance", 0.0))
     values, marks = one[0][rows], {name: flags[rows] for name, flags in one[1].items() if flags[rows].any()}
     assert (values.shape, values.dtype) == (other[0].shape, other[0].dtype)
-    if tolerance:
-        np.testing.assert_allclose(values, other[0], rtol=0, atol=tolerance, equal_nan=True)
-    else:
-        np.testing.assert_array_equal(values, other[0])
+    assert one[2].keys() == other[2].keys()
+    for mine, others in [(values, other[0]), *((one[2][name][rows], other[2][name]) for name in one[2])]:
+        if tolerance:
+            np.testing.assert_allclose(mine, others, rtol=0, atol=tolerance, equal_nan=True)
+        else:
+            np.testing.assert_array_equal(mine, others)
     assert {name: flags.tolist() for name, flags in marks.items()} == {
         name: flags.tolist() for name, flags in other[1].items() if flags.any()
     }
@@ -77,13 +79,13 @@ def expect_same(spec: FeatureSpec, one: Values, other: Values, *, rows: Any = sl
 def measured(measure: Callable[..., Measured], pool: Pool, rows: np.ndarray) -> Values:
     """What `measure` gives for these rows in one call."""
     got = measure(pool.examples(rows))
-    return got.values, dict(got.marks)
+    return got.values, dict(got.marks), dict(got.numbers)
 
 
 def through_lab(lab: Lab, spec: FeatureSpec, pool: Pool) -> Values:
     """What the lab gives for a pool, rows that are not finite included."""
     feature = lab.features(spec, pool.exclude(np.arange(len(pool)), "none is to be chosen"))
-    return feature.array(), dict(feature.marks)
+    return feature.array(), dict(feature.marks), dict(feature.numbers)
 
 
 def test_every_feature_in_the_room_has_an_example(tmp_path: Path) -> None:
@@ -134,7 +136,8 @@ def test_a_value_depends_on_what_is_said_and_not_on_id_or_source(case: Case, mad
     measure = loaded(made(case).resolved())
     examples = pool.examples(np.arange(1 if case.models else len(pool)))
     one, other = measure(examples), measure([dataclasses.replace(each, id="other", source=None) for each in examples])
-    expect_same(made(case), (one.values, dict(one.marks)), (other.values, dict(other.marks)))
+    said = [(each.values, dict(each.marks), dict(each.numbers)) for each in (one, other)]
+    expect_same(made(case), said[0], said[1])
 
 
 @pytest.mark.parametrize("case", CASES)
