@@ -170,17 +170,24 @@ def _walk(
         near = (scores >= scores.max() - error * float(residual @ residual) ** 0.5).nonzero()[0]
         x = atoms.rows.take(near) if len(near) <= SETTLED else None
         products = atoms.products(near, residual) if x is None else x @ residual
-        exact = rule.scores(products.copy())
-        top = float(exact.max(initial=0.0))
+        place, top = _highest(rule, products, TIE * longest)
         if top <= rule.tolerance * longest:
             break
-        place = int((exact >= top - TIE * longest).argmax())
         row = int(near[place])
         path.add(atoms.rows.take(near[place : place + 1])[0] if x is None else x[place], float(products[place]))
         barred[row] = -np.inf
         picks.append(row)
         best.append(top)
     return picks, best
+
+
+def _highest(rule: Rule, products: Float[np.ndarray, " m"], tie: float) -> tuple[int, float]:
+    """The first place whose score is within a tie of the highest, and the highest score."""
+    if len(products) == 1:  # nearly always: no other row comes near
+        return 0, float(products[0]) if rule.positive else abs(float(products[0]))
+    exact = rule.scores(products.copy())
+    top = float(exact.max())
+    return int((exact >= top - tie).argmax()), top
 
 
 def _in_blocks(atoms: Atoms, rule: Rule, path: _Path, free: Bool[np.ndarray, " n"], longest: float) -> list[int]:
