@@ -5,9 +5,9 @@
         [--out FILE]
 
 For each learning rate: TAGCOS' warm-up, the share of second moments below the 1e-8 that LESS adds inside the root, the
-correlation of cosines between rows under each two directions; for those in `--select-at`, the overlap of what TAGCOS
-and LESS then choose, beside the overlap of seeds of one direction (other warm-up rows, factors, clusters) and of random
-choices. Everything goes through a store.
+correlation of cosines between rows under each two directions, as they are and without what all rows share; for rates in
+`--select-at`, the overlap of what TAGCOS and LESS then choose, beside the overlap of seeds of one direction (other
+warm-up rows, factors, clusters) and of random choices. Everything goes through a store.
 """
 
 from __future__ import annotations
@@ -64,16 +64,23 @@ def moments(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def cosines(model: str, tuned: Tuned, pool: Pool, lab: Lab, max_tokens: int) -> dict[str, np.ndarray]:
-    """For each direction, the cosines of all pairs of rows at the last checkpoint."""
+def directed(model: str, tuned: Tuned, pool: Pool, lab: Lab, max_tokens: int) -> dict[str, np.ndarray]:
+    """For each direction, the unit rows at the last checkpoint."""
     last = tuned.checkpoints[-1]
-    upper = np.triu_indices(len(pool), 1)
-    found = {}
-    for direction in DIRECTIONS:
-        spec = LoraGradient(model, (AdapterAt(last.digest, str(last.path)),), direction, 8192, max_tokens=max_tokens)
-        x = lab.features(spec, pool).array().astype(np.float32)
-        found[direction] = (x @ x.T)[upper]
-    return found
+    at = (AdapterAt(last.digest, str(last.path)),)
+    return {
+        direction: lab.features(LoraGradient(model, at, direction, 8192, max_tokens=max_tokens), pool)
+        .array()
+        .astype(np.float32)
+        for direction in DIRECTIONS
+    }
+
+
+def cosines(x: np.ndarray, *, centred: bool) -> np.ndarray:
+    """The cosines of all pairs of rows; centred, without what is common to all rows."""
+    x = x - x.mean(axis=0) if centred else x
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return (x @ x.T)[np.triu_indices(len(x), 1)]
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -131,12 +138,14 @@ def section(args: argparse.Namespace, pool: Pool, target: Pool, lab: Lab, rate: 
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for checkpoint in tuned.checkpoints:
         yield from moments(checkpoint)
-    found = cosines(args.model, tuned, pool, lab, args.max_tokens)
-    yield "\n| directions, last checkpoint | correlation of cosines between rows | mean cosine |"
-    yield "| --- | --- | --- |"
+    rows = directed(args.model, tuned, pool, lab, args.max_tokens)
+    yield "\n| directions, last checkpoint | correlation of cosines between rows | the same, centred | mean cosine |"
+    yield "| --- | --- | --- | --- |"
+    plain, centred = ({name: cosines(x, centred=each) for name, x in rows.items()} for each in (False, True))
     for one, other in combinations(DIRECTIONS, 2):
-        correlation = np.corrcoef(found[one], found[other])[0, 1]
-        yield f"| {one} / {other} | {correlation:.3f} | {found[one].mean():.3f} / {found[other].mean():.3f} |"
+        both = [np.corrcoef(found[one], found[other])[0, 1] for found in (plain, centred)]
+        means = f"{plain[one].mean():.3f} / {plain[other].mean():.3f}"
+        yield f"| {one} / {other} | {both[0]:.3f} | {both[1]:.3f} | {means} |"
     if rate not in args.select_at:
         return
     yield "\n| method | selections under | share in common: mean (range) |"
