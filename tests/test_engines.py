@@ -410,8 +410,8 @@ def test_engine_for_a_machine_without_gpus_is_threads_with_a_share_of_the_cores_
     with engine_for() as engine:
         assert isinstance(engine, Threads)
         assert engine.workers == 4
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-    assert os.environ["OMP_NUM_THREADS"] == "4"
+        assert set(engine(os.environ.get, ["OMP_NUM_THREADS"] * 9)) == {"1"}
+        assert os.environ["OMP_NUM_THREADS"] == "4"  # what is not mapped may take all cores
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     with engine_for() as engine:
         assert isinstance(engine, Processes)
@@ -431,3 +431,18 @@ def test_a_closed_engine_starts_no_worker() -> None:
     engine.close()
     with pytest.raises(CoretuneError, match="after its engine was closed"):
         list(engine(square, [1]))
+
+
+def test_torch_has_a_share_of_the_cores_while_mapping_and_all_of_them_after() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads(2, share=1) as engine:
+            assert set(engine(lambda _: torch.get_num_threads(), range(8))) == {1}
+            assert torch.get_num_threads() == 3
+            next(items := engine(lambda _: torch.get_num_threads(), range(8)))
+            items.close()  # given up half-way
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

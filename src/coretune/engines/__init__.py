@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +15,8 @@ def engine_for(workers: int | None = None) -> Iterator[Callable[..., Iterable[An
     batches at once, which is faster than all cores on one batch (on two cores about twice). Several GPUs take a
     process each. One worker is the builtin `map`. Raises `ValueError` for fewer than one.
     """
-    from coretune.engines.processes import cores, gpus, processes
-    from coretune.engines.threads import threads
+    from coretune.engines.processes import gpus, processes
+    from coretune.engines.threads import cores, threads
 
     if workers is not None and workers < 1:
         raise ValueError(f"{workers} workers asked; give 1 or more")
@@ -29,21 +27,5 @@ def engine_for(workers: int | None = None) -> Iterator[Callable[..., Iterable[An
         with processes(count) as engine:
             yield engine
     else:
-        with _share_of_cores(max(1, cores() // count)), threads(count) as engine:
+        with threads(count, share=max(1, cores() // count)) as engine:
             yield engine
-
-
-@contextmanager
-def _share_of_cores(share: int) -> Iterator[None]:
-    """Have torch, now or when it is imported in the block, compute with so many threads a call."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(share)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(share)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before

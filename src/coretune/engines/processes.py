@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from coretune.engines.in_order import in_order
-from coretune.engines.threads import AHEAD, Threads
+from coretune.engines.threads import AHEAD, Threads, cores
 from coretune.errors import CoretuneError
 
 _spawning = threading.Lock()  # the environment is this process's own while a worker is started
@@ -90,14 +90,6 @@ def gpus() -> list[str]:
     if named is not None:
         return [each.strip() for each in named.split(",") if each.strip() not in ("", "-1", "NoDevFiles")]
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-
-
-def cores() -> int:
-    """The cores that this process may use: `OMP_NUM_THREADS` where it is a number, else those it is allowed."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdigit() and int(said) > 0:
-        return int(said)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:

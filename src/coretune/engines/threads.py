@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,19 +22,22 @@ Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 class Threads:
     """A `map` over `workers` threads. The threads start with the first call and end with `close`.
 
-    They never keep the interpreter from ending: after a Ctrl-C nothing is waited for.
+    They never keep the interpreter from ending: after a Ctrl-C nothing is waited for. While items are worked on, torch
+    computes with `share` threads a call, where that is given; before and after, with what it had.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, share: int | None = None) -> None:
         if workers < 1:
             raise ValueError(f"{workers} workers asked; give 1 or more")
-        self.workers = workers
+        self.workers, self.share = workers, share
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def __call__(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
         """`fn` of each item, or of items side by side, results in order; lazy, with a few items ahead."""
-        return in_order(lambda *item: self.submit(fn, item), zip(*iterables), ahead=AHEAD * self.workers)  # noqa: B905
+        items = zip(*iterables)  # noqa: B905 - as the builtin map has it
+        with _share_of_cores(self.share):
+            yield from in_order(lambda *item: self.submit(fn, item), items, ahead=AHEAD * self.workers)
 
     def submit(self, fn: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         """Have a thread call `fn(*arguments)`."""
@@ -62,9 +68,39 @@ class Threads:
             _carry_out(task)
 
 
-def threads(workers: int) -> Threads:
-    """A `map` over threads of this process."""
-    return Threads(workers)
+def threads(workers: int, *, share: int | None = None) -> Threads:
+    """A `map` over threads of this process, each with `share` cores."""
+    return Threads(workers, share)
+
+
+def cores() -> int:
+    """The cores that this process may use: `OMP_NUM_THREADS` where it is a number, else those it is allowed."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdigit() and int(said) > 0:
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _share_of_cores(share: int | None) -> Iterator[None]:
+    """Have torch, now or when it is imported in the block, compute with so many threads a call; then as before."""
+    if share is None:
+        yield
+        return
+    before, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    all_threads = torch.get_num_threads() if torch else cores()
+    os.environ["OMP_NUM_THREADS"] = str(share)
+    if torch:
+        torch.set_num_threads(share)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(all_threads)
 
 
 def _carry_out(task: Task) -> None:
