@@ -100,9 +100,10 @@ def dattri(tuned: Any, found: Conversations, rows: int) -> Callable[[], None]:
         return torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
 
     def run() -> None:
-        state = {name: each for name, each in tuned.state_dict().items()}
-        task = AttributionTask(loss_func=loss, model=tuned, checkpoints=[state])
-        LoGraAttributor(task, factors, "Identity", device=device, proj_dim=SIDE**2).cache(Loader(made, len(found.ids)))
+        task = AttributionTask(loss_func=loss, model=tuned, checkpoints=[dict(tuned.state_dict())])
+        attributor = LoGraAttributor(task, factors, "Identity", device=device, proj_dim=SIDE**2)
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it writes notes where it is called
+            attributor.cache(Loader(made, len(found.ids)))
 
     return run
 
