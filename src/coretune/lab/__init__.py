@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import re
-import shutil
 import time
 from builtins import map as in_process
 from collections.abc import Callable, Iterable
@@ -17,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from coretune import store as stored
-from coretune.errors import CoretuneError, FolderError, Unmeasurable
+from coretune.errors import CoretuneError, Unmeasurable
 from coretune.features import FeatureSpec
+from coretune.lab.asking import first_reason, pool_rows, refuse_too_large, rows_of, title
 from coretune.lab.feature import Feature
 from coretune.lab.gathering import gathered, join_loose, look_up
 from coretune.lab.shards import Shard, Work, measure_shard, release, shard_rows, this_process
@@ -77,7 +75,7 @@ class Lab:
         """
         name = title(spec)
         with self.stage(name) as stage:
-            asked = slice(None) if rows is None else _rows_of(pool, rows)
+            asked = slice(None) if rows is None else rows_of(pool, rows)
             keys = pool.keys[asked]
             resolved = spec.resolved()
             said = spec_words(resolved)
@@ -86,9 +84,9 @@ class Lab:
             absent = np.flatnonzero(which < 0)
             missing = absent[first_of_each(keys[absent])]
             if len(missing):
-                _refuse_too_large(resolved, len(missing), self.store, name)
+                refuse_too_large(resolved, len(missing), self.store, name)
                 stored.describe(place, said)
-                self._measure(stage, resolved, place, pool, np.sort(_pool_rows(asked, missing)))
+                self._measure(stage, resolved, place, pool, np.sort(pool_rows(asked, missing)))
             if len(missing) or sum(len(each) <= step for each in arrays) > 1:
                 join_loose(place, max(step, len(missing)))
             feature = gathered(place, keys)
@@ -96,8 +94,8 @@ class Lab:
             _fill(stage, feature, stored_rows=len(keys) - len(absent), copies=len(absent) - len(missing))
         barred = np.flatnonzero(~feature.finite & pool.candidates[asked])
         if len(barred):
-            barred, reason = _first_reason(feature, barred, name)
-            raise Unmeasurable(_pool_rows(asked, barred), reason, pool)
+            barred, reason = first_reason(feature, barred, name)
+            raise Unmeasurable(pool_rows(asked, barred), reason, pool)
         self.measured.append((resolved, feature))
         return feature
 
@@ -156,7 +154,7 @@ class Lab:
 
         name = f"tune {Path(spec.model).name or spec.model}"
         with self.stage(name) as stage:
-            asked = np.flatnonzero(pool.candidates) if rows is None else _rows_of(pool, rows)
+            asked = np.flatnonzero(pool.candidates) if rows is None else rows_of(pool, rows)
             counted = tuning.checked_weights(weights, len(asked))
             resolved = spec.resolved()
             said = tuning.words_of(resolved, pool.keys[asked], counted)
@@ -202,51 +200,6 @@ class Lab:
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(stage, done, total)
-
-
-def title(spec: FeatureSpec) -> str:
-    """What a feature is called in stages and messages: `embedding minilm`, its class and its first field, if text."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(spec).__name__).lower()
-    fields = dataclasses.fields(spec) if dataclasses.is_dataclass(spec) else ()
-    first = getattr(spec, fields[0].name) if fields else None
-    return f"{name} {Path(first).name or first}" if isinstance(first, str) else name
-
-
-def _refuse_too_large(spec: FeatureSpec, rows: int, store: Path, name: str) -> None:
-    """Raise `FolderError`, with the arithmetic, where the store's disk has no room for what will be measured."""
-    row_bytes = int(getattr(spec, "row_bytes", 0))
-    there = next(each for each in (store, *store.absolute().parents) if each.exists())
-    free = shutil.disk_usage(there).free
-    if rows * row_bytes > free:
-        raise FolderError(
-            f"{name} takes {rows:,} rows x {row_bytes:,} bytes = {rows * row_bytes / 2**30:,.1f} GiB, and {store} has "
-            f"{free / 2**30:,.1f} GiB free; take another disk with --store DIR, or a smaller width"
-        )
-
-
-def _first_reason(feature: Feature, barred: Int64[np.ndarray, " b"], name: str) -> tuple[np.ndarray, str]:
-    """The rows without a value for one reason, and the reason: a mark that the first of them has, if it has one."""
-    for mark, flags in feature.marks.items():
-        if flags[barred[0]]:
-            return barred[flags[barred]], f"{mark.replace('_', ' ')} ({name})"
-    return barred, f"non-finite feature {name}"
-
-
-def _rows_of(pool: Pool, rows: Any) -> Int64[np.ndarray, " k"]:
-    """Rows of a pool, checked."""
-    asked = np.asarray(rows)
-    if asked.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if asked.ndim != 1 or asked.dtype.kind not in "iu":
-        raise ValueError(f"rows are asked as {asked.dtype} {asked.shape}; give row numbers, one axis of integers")
-    if asked.min() < 0 or asked.max() >= len(pool):
-        raise ValueError(f"rows {asked.min()} to {asked.max()} asked of a pool with {len(pool)} rows")
-    return asked.astype(np.int64)
-
-
-def _pool_rows(asked: np.ndarray | slice, places: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-    """The pool rows at these places of what is asked; a slice stands for the whole pool."""
-    return places if isinstance(asked, slice) else asked[places]
 
 
 def _next(shards: Any, name: str, rows: Int64[np.ndarray, " m"]) -> Shard:
