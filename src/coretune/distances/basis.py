@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from coretune.shapes import Float
 
 
+@runtime_checkable
 class Basis(Protocol):
     """Room for vectors of float64, filled from the first on."""
 
