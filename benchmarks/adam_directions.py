@@ -54,13 +54,21 @@ def moments(checkpoint: Checkpoint) -> Iterator[str]:
     """A line for each kind of factor: the second moments after warm-up, as stored and with bias corrected."""
     state = load_file(checkpoint.path / "optimizer.safetensors")
     corrected = 1 - 0.999**checkpoint.step
-    for kind in ("lora_A", "lora_B"):
-        v = np.concatenate([t.ravel() for name, t in state.items() if name.startswith("exp_avg_sq.") and kind in name])
+    found = {
+        kind: np.concatenate(
+            [t.ravel() for name, t in state.items() if name.startswith("exp_avg_sq.") and kind in name]
+        )
+        for kind in ("lora_A", "lora_B")
+    }
+    whole = sum(v.sum(dtype=np.float64) for v in found.values())
+    for kind, v in found.items():
         low, mid, high = np.quantile(v, [0.05, 0.5, 0.95])
+        mine, above = v.sum(dtype=np.float64), v[v >= EPS].sum(dtype=np.float64)
         below, below_corrected = np.mean(v < EPS), np.mean(v / corrected < EPS)
         yield (
             f"| {checkpoint.step} | {kind} | {len(v):,} | {below:.4f} | {below_corrected:.4f} | "
-            f"{low:.1e} | {mid:.1e} | {high:.1e} | {np.quantile(np.sqrt(v + EPS), 0.95) / 1e-4:.3f} |"
+            f"{low:.1e} | {mid:.1e} | {high:.1e} | {np.quantile(np.sqrt(v + EPS), 0.95) / 1e-4:.3f} | "
+            f"{mine / whole:.5f} | {above / mine:.3f} |"
         )
 
 
@@ -134,8 +142,11 @@ def section(args: argparse.Namespace, pool: Pool, target: Pool, lab: Lab, rate: 
     warm_rng = np.random.default_rng(0).spawn(3)[0]
     tuned = warm_up(replace(tagcos._tuning(len(pool)), learning_rate=rate), 0.05, pool, lab, warm_rng)
     yield f"\n## Learning rate {rate:g}, checkpoints after {[each.step for each in tuned.checkpoints]} steps\n"
-    yield "| step | factor | entries | v < 1e-8 | bias-corrected v < 1e-8 | v 5% | v 50% | v 95% | 95% of root / 1e-4 |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield (
+        "| step | factor | entries | v < 1e-8 | bias-corrected v < 1e-8 | v 5% | v 50% | v 95% | 95% of root / 1e-4 | "
+        "share of all v | of it above 1e-8 |"
+    )
+    yield "|" + " --- |" * 11
     for checkpoint in tuned.checkpoints:
         yield from moments(checkpoint)
     rows = directed(args.model, tuned, pool, lab, args.max_tokens)
