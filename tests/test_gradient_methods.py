@@ -155,6 +155,27 @@ def test_a_method_without_the_model_it_needs_names_the_flag():
         make_method("less", {"model": "any"})
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("tagcos", {"clusters": 0}),
+        ("tagcos", {"width": 0}),
+        ("less", {"warmup_share": 0.0}),
+        ("grad_match", {"ridge": -1.0}),
+        ("gradnorm", {"trials": 0}),
+        ("craig", {"rank": 0}),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_tuned(tmp_path, name, option):
+    pool = pool_of(tmp_path, 20)
+    target = {"target": pool} if name == "less" else {}
+    lab = Lab(tmp_path / "store")
+    (key,) = option
+    with pytest.raises(ValueError, match=f"{key} .* asked; give"):
+        run(make_method(name, {"model": "any", **target, **option}), pool, Budget.parse("5"), lab)
+    assert not [stage for stage in lab.stages if stage.name.startswith("tune")]
+
+
 def test_a_gradient_needs_a_checkpoint(model):
     with pytest.raises(ModelError, match="needs an adapter"):
         LoraGradient(model).resolved()

@@ -58,8 +58,20 @@ class Gradients(Protocol):
     def max_tokens(self) -> int: ...
 
 
+def refuse_nonsense(asked: Gradients) -> None:
+    """Raise `ValueError` for options that mean nothing, before hours are spent on a warm-up."""
+    for name in ("clusters", "trials", "width", "rank", "max_tokens"):
+        if getattr(asked, name, 1) < 1:
+            raise ValueError(f"{name} {getattr(asked, name)} asked; give 1 or more")
+    if not 0 < asked.warmup_share <= 1:
+        raise ValueError(f"warmup_share {asked.warmup_share} asked; give a share of the pool above 0, at most 1")
+    if getattr(asked, "ridge", 0.0) < 0:
+        raise ValueError(f"ridge {getattr(asked, 'ridge')} asked; give 0 or more")  # noqa: B009 - few have it
+
+
 def early_gradients(asked: Gradients, pool: Pool, lab: Lab, rng: np.random.Generator) -> tuple[Feature, Tuned]:
     """Every row's plain gradient after a warm-up of one epoch, whose numbers are ours; and that warm-up."""
+    refuse_nonsense(asked)
     tuning = Tuning(
         asked.model,
         template=asked.template,
@@ -80,6 +92,7 @@ def early_gradients(asked: Gradients, pool: Pool, lab: Lab, rng: np.random.Gener
 
 def authors_tuning(asked: Gradients) -> Tuning:
     """The warm-up of LESS, which TAGCOS took over (base_training_args.sh in both), without its checkpoints."""
+    refuse_nonsense(asked)
     return Tuning(
         asked.model,
         template=asked.template,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coretune.methods._warm_up import ATTENTION, early_gradients
+from coretune.methods._warm_up import ATTENTION, early_gradients, refuse_nonsense
 from coretune.pickers import top
 from coretune.pool import Pool
 from coretune.rounds import Round
@@ -58,6 +58,7 @@ class Gradnorm:
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: the rows with the longest gradients."""
+        refuse_nonsense(self)
         norm = np.zeros(len(pool), np.float32)
         for trial_rng in rng.spawn(self.trials):
             norm += early_gradients(self, pool, lab, trial_rng)[0].numbers["norm"] / self.trials
