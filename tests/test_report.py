@@ -552,3 +552,11 @@ def test_tables_of_run_toml_are_flat_and_short() -> None:
     rows = summary.flattened({"a": {"b": [1, 2], "c": {}}, "d": True, "e": 0.5, "f": list(range(500))})
     assert rows[:4] == [("a.b", "1, 2"), ("a.c", "none"), ("d", "true"), ("e", "0.5")]
     assert rows[4][1].endswith("… (500 values)") and len(rows[4][1]) < 200
+
+
+def test_places_and_steps_are_marked_by_whole_numbers() -> None:
+    from coretune.pages.charts import whole
+
+    assert whole(3) == [1, 2, 3]
+    assert whole(1) == [1]
+    assert all(value == int(value) for count in range(1, 200) for value in whole(count))

@@ -73,6 +73,11 @@ def nice(low: float, high: float, most: int = 5) -> list[float]:
     return [float(round(step * i, 12)) + 0.0 for i in np.arange(first, last + 1)]  # + 0.0: no -0
 
 
+def whole(count: int) -> list[float]:
+    """Round whole numbers from 1 to `count`: places, or steps."""
+    return [value for value in nice(1, count) if value == int(value)]
+
+
 def histogram(name: str, values: Float[np.ndarray, " n"], selected: Bool[np.ndarray, " n"]) -> Chart | None:
     """How `values` spread over the pool and over the chosen, each adding up to 1; None without two different values."""
     known = np.isfinite(values)
@@ -115,7 +120,7 @@ def gain_curve(gains: Float[np.ndarray, " k"]) -> Chart | None:
         label=f"Gain by place: {wording.number(float(known[0]))} at first, {wording.number(float(known[-1]))} at last",
         x_title="place in the order of picking",
         y_title="gain",
-        x_ticks=_ticks(across, nice(1, len(gains)), wording.count),
+        x_ticks=_ticks(across, whole(len(gains)), wording.count),
         y_ticks=_ticks(up, nice(low, high, 4), wording.number),
         line=_path(across(at + 1), up(gains[at])) if falling else "",
         dots=[] if falling else [(float(x), float(y), 1.6, "") for x, y in spots.round(1)],
@@ -140,7 +145,7 @@ def loss_curve(losses: Float[np.ndarray, " s"]) -> Chart | None:
         label=f"Loss by step: {wording.number(float(losses[0]))} at first, {wording.number(float(losses[-1]))} at last",
         x_title="optimizer step",
         y_title="loss",
-        x_ticks=_ticks(across, nice(1, len(losses)), wording.count),
+        x_ticks=_ticks(across, whole(len(losses)), wording.count),
         y_ticks=_ticks(up, nice(low, high, 4), wording.number),
         line=_path(across(step[drawn]), up(smooth[drawn])) if len(losses) > 20 else "",
         dots=[(float(x), float(y), 1.6 if len(losses) > 60 else 3.0, "") for x, y in spots],
@@ -157,7 +162,7 @@ def rate_curve(rates: Float[np.ndarray, " s"]) -> Chart | None:
         label=f"Learning rate by step, {rates.max():.3g} at the highest",
         x_title="optimizer step",
         y_title="learning rate, millionths",
-        x_ticks=_ticks(across, nice(1, len(rates)), wording.count),
+        x_ticks=_ticks(across, whole(len(rates)), wording.count),
         y_ticks=_ticks(up, nice(0, float(rates.max()), 4), lambda value: f"{1e6 * value:.4g}"),
         line=_path(across(step), up(rates[step - 1])),
     )
