@@ -8,6 +8,8 @@ import numpy as np
 
 from coretune.shapes import Float
 
+CACHED = 1 << 19  # bytes of vectors that are read twice in a row
+
 
 @runtime_checkable
 class Basis(Protocol):
@@ -17,12 +19,8 @@ class Basis(Protocol):
         """Set the vector at a place."""
         ...
 
-    def along(self, count: int, x: Float[np.ndarray, " d"]) -> Float[np.ndarray, " t"]:
-        """The products of the first `count` vectors with x."""
-        ...
-
-    def combined(self, amounts: Float[np.ndarray, " t"]) -> Float[np.ndarray, " d"]:
-        """The sum of as many first vectors, each times its amount."""
+    def split(self, count: int, x: Float[np.ndarray, " d"]) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " d"]]:
+        """The products of the first `count` vectors with x, and x less each of these vectors times its product."""
         ...
 
 
@@ -36,13 +34,18 @@ class ArrayBasis:
         """Set the vector at a place."""
         self._vectors[place] = vector
 
-    def along(self, count: int, x: Float[np.ndarray, " d"]) -> Float[np.ndarray, " t"]:
-        """The products of the first `count` vectors with x."""
-        return np.asarray(self._vectors[:count] @ x)
+    def split(self, count: int, x: Float[np.ndarray, " d"]) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " d"]]:
+        """The products of the first `count` vectors with x, and x less each of these vectors times its product.
 
-    def combined(self, amounts: Float[np.ndarray, " t"]) -> Float[np.ndarray, " d"]:
-        """The sum of as many first vectors, each times its amount."""
-        return np.asarray(amounts @ self._vectors[: len(amounts)])
+        Some vectors at a time, so that they are still in the cache when they are read again.
+        """
+        products, rest = np.empty(count), x.copy()
+        step = max(1, CACHED // max(1, x.nbytes))
+        for start in range(0, count, step):
+            vectors = self._vectors[start : min(start + step, count)]
+            found = np.dot(vectors, x, out=products[start : start + len(vectors)])
+            rest -= found @ vectors
+        return products, rest
 
 
 class TensorBasis:
@@ -57,13 +60,11 @@ class TensorBasis:
         """Set the vector at a place."""
         self._vectors[place] = self._there(vector)
 
-    def along(self, count: int, x: Float[np.ndarray, " d"]) -> Float[np.ndarray, " t"]:
-        """The products of the first `count` vectors with x."""
-        return np.asarray((self._vectors[:count] @ self._there(x)).cpu().numpy())
-
-    def combined(self, amounts: Float[np.ndarray, " t"]) -> Float[np.ndarray, " d"]:
-        """The sum of as many first vectors, each times its amount."""
-        return np.asarray((self._there(amounts) @ self._vectors[: len(amounts)]).cpu().numpy())
+    def split(self, count: int, x: Float[np.ndarray, " d"]) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " d"]]:
+        """The products of the first `count` vectors with x, and x less each of these vectors times its product."""
+        vectors, there = self._vectors[:count], self._there(x)
+        products = vectors @ there
+        return np.asarray(products.cpu().numpy()), np.asarray((there - products @ vectors).cpu().numpy())
 
     def _there(self, x: np.ndarray) -> Any:
         import torch

@@ -109,15 +109,13 @@ class _Path:
     def add(self, x: Float[np.ndarray, " d"], product: float) -> None:
         """One more atom, whose product with the residual is known."""
         t = self.count
-        along = self.directions.along(t, x)
-        direction = x - self.directions.combined(along)
+        along, direction = self.directions.split(t, x)
         squared = float(x @ x)
         left = max(squared - float(along @ along) + self.ridge, self.ridge)
         if not self.ridge:
             if left < DEPENDENT**2 * squared:
-                again = self.directions.along(t, direction)
+                again, direction = self.directions.split(t, direction)
                 along += again
-                direction -= self.directions.combined(again)
             left = float(direction @ direction)
         length = left**0.5
         direction /= length
