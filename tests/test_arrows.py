@@ -44,25 +44,27 @@ ARROWS = {
     "store": "",
     "models": "store",
     "chat": "models pool turns",
-    "features": "chat models pool",
+    "features": "chat judge models pool",
     "engines": "",
+    "knowledge": "features models pool store",  # text that can be searched
+    "judge": "store",  # models behind an endpoint
     "tuning": "chat features models pool store",
     "lab": "features pool store tuning",
     # methods, driven to a budget
     "quality": "features pool",
     "rounds": "features partitions pool selection",
-    "methods": "distances features partitions pickers pool quality rounds scores selection tuning",
+    "methods": "distances features knowledge partitions pickers pool quality rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
     "pages": "run_folder",
     "report": "atomic pages run_folder",
     "run_facts": "methods models pool",
-    "runs": "features lab methods pool projection readers report rounds run_facts run_folder selection writers",
+    "runs": "features knowledge lab methods pool projection readers report rounds run_facts run_folder selection writers",
     "tuning_runs": "lab pool readers report run_facts run_folder tuning",
     "coretune": "",  # imports what is asked of it when it is asked
     "terminal": "rounds",
-    "command_options": "chat methods runs tuning",
+    "command_options": "chat knowledge methods runs tuning",
     "cli": "check command_options engines lab methods readers report runs store terminal tuning_runs",
 }
 
@@ -78,7 +80,7 @@ PACKAGES = {
     "cyclopts": "cli command_options",
 }
 SLOW_PACKAGES = {
-    "torch": "distances models features tuning",
+    "torch": "distances models features knowledge tuning",
     "transformers": "models tuning",
     "peft": "features tuning",
     "safetensors": "features tuning",
@@ -87,6 +89,8 @@ SLOW_PACKAGES = {
     "huggingface_hub": "models",
     "gguf": "models",
     "datasets": "readers",
+    "bm25s": "knowledge",
+    "openai": "judge",
     "ray": "engines.ray",
 }
 OPTIONAL = {

@@ -14,6 +14,25 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 
 from coretune.pool import Example
+from coretune.shapes import Int64
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A row of its own length for each example: row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    `values` `(t,)` are numbers; `offsets` `(m + 1,)` ascend from 0 to t. A row without entries has no value at all,
+    which is not finite if a mark says so; see `Measured`.
+    """
+
+    values: np.ndarray
+    offsets: Int64[np.ndarray, " m1"]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,33 @@ class FeatureSpec(Protocol):
 
     def load(self) -> Measure:
         """Do the costly part once (load the model); the result measures any examples, each on its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Text to put before each example: some passages a row, the best first, and what happened on the way.
+
+    `marks` and `numbers` are those of `Measured`, `(m,)` each: which rows had a copy of themselves left out, how many.
+    """
+
+    passages: Sequence[Sequence[str]]
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@runtime_checkable
+class ContextSpec(Protocol):
+    """Where text before an example comes from, as data: a field of a feature's spec, so part of its address."""
+
+    version: ClassVar[int]
+
+    def resolved(self) -> Self:
+        """The same with nothing left open."""
+        ...
+
+    def load(self) -> Callable[[Sequence[Example]], Contexts]:
+        """Open what is searched; the result finds contexts for any examples, each on its own, from any thread."""
         ...
 
 
