@@ -60,7 +60,8 @@ ARROWS = {
     "pages": "run_folder",
     "report": "atomic pages run_folder",
     "run_facts": "methods models pool",
-    "runs": "features knowledge lab methods pool projection readers report rounds run_facts run_folder selection writers",
+    "runs": "features knowledge lab methods pool projection readers report rounds run_facts run_folder selection "
+    "writers",
     "tuning_runs": "lab pool readers report run_facts run_folder tuning",
     "coretune": "",  # imports what is asked of it when it is asked
     "terminal": "rounds",
