@@ -51,9 +51,10 @@ ARROWS = {
     "tuning": "chat features models pool store",
     "lab": "features pool store tuning",
     # methods, driven to a budget
-    "quality": "features pool",
+    "cascade": "pickers selection",
+    "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "distances features knowledge partitions pickers pool quality rounds scores selection tuning",
+    "methods": "cascade distances features knowledge partitions pickers pool quality rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
