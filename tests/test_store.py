@@ -23,8 +23,9 @@ from coretune.features import place
 from coretune.lab import Lab
 from coretune.selection import Selection
 from coretune.store import folders
-from coretune.store.arrays import join, scan, write_array
+from coretune.store.arrays import scan, write_array
 from coretune.store.digests import address, array_digest, digest, function_name, words
+from coretune.store.joining import join
 from coretune.store.kept import read_result, write_result
 from coretune.store.keys import find, first_of_each, locate
 from tests.tiny_features import Hashed, Letters, tiny_pool
@@ -246,7 +247,7 @@ def test_long_arrays_are_left_alone_until_as_many_rows_are_new(tmp_path: Path) -
 
 
 def test_arrays_are_joined_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coretune.store.arrays.BLOCK_BYTES", 16)
+    monkeypatch.setattr("coretune.store.joining.BLOCK_BYTES", 16)
     for number in range(3):
         put(tmp_path, str(number), range(7 * number, 7 * number + 7))
     join(tmp_path, small_rows=10)

@@ -93,4 +93,4 @@ def smallest_cosine(spec: Embedding, device: str) -> float:
 def _vectors(spec: Embedding, device: str) -> np.ndarray:
     spec = replace(spec, batch_tokens=1)  # a batch a text: nothing here needs fixed shapes
     encoder = load_into(spec, device)
-    return embed(spec, encoder, room_for(spec, encoder), SAMPLE).values.astype(np.float64)
+    return np.asarray(embed(spec, encoder, room_for(spec, encoder), SAMPLE).values, dtype=np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from coretune import store as stored
 from coretune.errors import CoretuneError, Unmeasurable
-from coretune.features import FeatureSpec
+from coretune.features import FeatureSpec, Ragged, Texts
 from coretune.lab.asking import first_reason, pool_rows, refuse_too_large, rows_of, title
 from coretune.lab.feature import Feature
 from coretune.lab.gathering import gathered, join_loose, look_up
@@ -36,6 +36,7 @@ Engine = Callable[..., Iterable[Any]]
 Progress = Callable[[str, int, int | None], None]
 Result = TypeVar("Result")
 
+SIZED = np.ndarray | Ragged | Texts | Feature | Pool  # inputs whose rows count, where something is kept
 JOIN_AFTER = 256  # shards that may lie loose before they are joined, while others are measured
 
 
@@ -102,15 +103,16 @@ class Lab:
     def keep(self, fn: Callable[..., Result], *inputs: Any, **options: Any) -> Result:
         """`fn(*inputs, **options)`, remembered by the function's name and `version` and the content of what goes in.
 
-        Inputs are numbers, text, arrays, tuples, frozen dataclasses, pools, features and generators; a generator is
-        left where the computation would have left it. The result holds arrays, numbers, text, or frozen dataclasses
-        of them. Raises `ValueError` for a function without a lasting name, and for inputs or results of other kinds.
+        Inputs are numbers, text, arrays, tuples, frozen dataclasses (ragged values, texts), pools, features and
+        generators; a generator is left where the computation would have left it. The result holds arrays, numbers,
+        text, or frozen dataclasses of them. Raises `ValueError` for a function without a lasting name, and for inputs
+        or results of other kinds.
         """
         name = function_name(fn)
         bound = inspect.signature(fn).bind(*inputs, **options)
         bound.apply_defaults()
         rngs = [each for each in (*inputs, *options.values()) if isinstance(each, np.random.Generator)]
-        size = next((len(each) for each in inputs if isinstance(each, np.ndarray | Feature | Pool)), 0)
+        size = next((len(each) for each in inputs if isinstance(each, SIZED)), 0)
         with self.stage(name.rpartition(".")[2].replace("_", " ")) as stage:
             said = {
                 "function": name,

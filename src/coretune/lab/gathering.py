@@ -10,7 +10,8 @@ import numpy as np
 
 from coretune.errors import FolderError
 from coretune.lab.feature import Feature
-from coretune.store.arrays import KeyedArray, join, scan
+from coretune.store.arrays import KeyedArray, scan
+from coretune.store.joining import join
 from coretune.store.keys import locate
 
 log = logging.getLogger(__name__)

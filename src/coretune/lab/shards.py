@@ -7,11 +7,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from coretune.features import FeatureSpec, Measure, Measured
+from coretune.features import FeatureSpec, Measure
+from coretune.lab.checking import checked_marks, checked_values
 from coretune.lab.stages import peak_memory_bytes, reset_peak_memory
 from coretune.pool import Example
 from coretune.store.arrays import write_array
@@ -53,10 +53,12 @@ def measure_shard(work: Work, number: int, examples: Sequence[Example]) -> Shard
     if process != work.driver:
         reset_peak_memory()  # of a worker; the driver's own counts for the whole stage
     measured = loaded(work.spec)(examples)
-    values, marks, numbers = _checked(work.spec, measured, len(examples))
+    values, offsets = checked_values(class_name(type(work.spec)), measured.values, len(examples))
+    marks, numbers = checked_marks(class_name(type(work.spec)), measured, len(examples))
     keys = np.frombuffer(b"".join(example.key for example in examples), dtype=np.uint64).reshape(-1, 2)
-    path = write_array(work.place, f"{work.began_ns:020d}-{number:08d}", keys, values, marks, numbers)
-    return Shard(path, len(examples), values.nbytes, process, peak_memory_bytes())
+    path = write_array(work.place, f"{work.began_ns:020d}-{number:08d}", keys, values, marks, numbers, offsets=offsets)
+    written = values.nbytes + (0 if offsets is None else offsets.nbytes)
+    return Shard(path, len(examples), written, process, peak_memory_bytes())
 
 
 def loaded(spec: FeatureSpec) -> Measure:
@@ -83,24 +85,3 @@ def shard_rows(spec: FeatureSpec) -> int:
 def this_process() -> str:
     """The process that runs this, by machine and number."""
     return f"{os.uname().nodename}:{os.getpid()}"
-
-
-def _checked(
-    spec: FeatureSpec, measured: Measured, count: int
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Values, marks and numbers, one a row. Raises `ValueError` for other lengths or types."""
-    name = class_name(type(spec))
-    values = np.asarray(measured.values)
-    if values.ndim == 0 or len(values) != count:
-        raise ValueError(f"{name} measured {count} examples and gave values of shape {values.shape}, not one a row")
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{name} gave values of type {values.dtype}; a feature gives numbers or booleans")
-    marks: dict[str, Any] = {mark: np.asarray(flags) for mark, flags in measured.marks.items()}
-    for mark, flags in marks.items():
-        if flags.shape != (count,) or flags.dtype != bool:
-            raise ValueError(f"mark {mark!r} of {name} is {flags.dtype} {flags.shape}, not bool ({count},)")
-    numbers = {each: np.asarray(given, dtype=np.float32) for each, given in measured.numbers.items()}
-    for each, given in numbers.items():
-        if given.shape != (count,):
-            raise ValueError(f"number {each!r} of {name} is {given.shape}, not ({count},)")
-    return values, marks, numbers

@@ -1,40 +1,49 @@
 """Arrays with a key a row: what was measured of some examples, found again by what they say.
 
     rows.npy         (m, 2) uint64, the content keys of the rows, in the order they were measured
-    data.npy         (m, ...), their values
-    finite.npy       (m,) bool, where a value is finite; only if some row's is not
+    data.npy         (m, ...), their values; of ragged rows (t,), all entries one after the other
+    offsets.npy      (m + 1,) int64, of ragged rows: row i is data[offsets[i]:offsets[i + 1]]
+    finite.npy       (m,) bool, which rows are finite; only if some are not
     mark.I.npy       (m,) bool, which rows have mark number I; only if some row has it
     number.I.npy     (m,) float32, the I-th further number of each row
-    done.json        rows, type, width, the marks in order and how many rows have each, the names of the numbers, the
-                     length of every file
+    done.json        rows, type, width, whether ragged, the marks in order and how many rows have each, the names of the
+                     numbers, the length of every file
 
-The shards that workers write and the long arrays they are joined into are the same thing.
+Text is ragged, in bytes (type S1) of utf-8. The shards that workers write and the long arrays they are joined into (see
+`joining`) are the same thing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from coretune.errors import FolderError
-from coretune.shapes import Bool, Float32
+from coretune.shapes import Bool, Float32, Int64
 from coretune.store import folders
-from coretune.store.keys import first_of_each
+from coretune.store.npy import open_array, save_array
+from coretune.store.ragged import finite_rows
 
 log = logging.getLogger(__name__)
 
-Form = tuple[np.dtype[Any], tuple[int, ...]]  # the type of a value, and its width
-
-ROWS, DATA, FINITE = "rows.npy", "data.npy", "finite.npy"
-BLOCK_BYTES = 1 << 24  # of a joined array written at once
-SMALL_BYTES = 1 << 14  # files of at most so many are read, not mapped
+ROWS, DATA, OFFSETS, FINITE = "rows.npy", "data.npy", "offsets.npy", "finite.npy"
+MISSING = "missing"  # the mark of a row that has no value
 IN_MEMORY = 1 << 16  # arrays of at most so many rows have their keys read, longer ones mapped
 ATTEMPTS = 100  # at reading an address while other processes join its arrays
+
+
+class Form(NamedTuple):
+    """What the values of an array are: their type and width, whether rows are ragged, and the names of the numbers."""
+
+    dtype: np.dtype[Any]
+    width: tuple[int, ...]
+    ragged: bool
+    numbers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,8 @@ class KeyedArray:
 
     path: Path
     keys: np.ndarray
-    dtype: np.dtype[Any]
-    width: tuple[int, ...]
+    form: Form
     marks: Mapping[str, int]
-    numbers: Sequence[str]
     not_finite: int
 
     def __len__(self) -> int:
@@ -56,6 +63,10 @@ class KeyedArray:
         """The values, mapped: read-only, or (mode `c`) as a private copy that may be written to."""
         return open_array(self.path / DATA, mode)
 
+    def offsets(self, mode: Literal["r", "c"] = "r") -> Int64[np.ndarray, " m1"]:
+        """Where in the values each ragged row begins, and the last one ends; mapped as they are."""
+        return open_array(self.path / OFFSETS, mode)
+
     def mark(self, name: str) -> Bool[np.ndarray, " m"]:
         """Which rows have this mark."""
         if not self.marks.get(name):
@@ -64,11 +75,28 @@ class KeyedArray:
 
     def number(self, name: str) -> Float32[np.ndarray, " m"]:
         """The further number of each row that has this name."""
-        return open_array(self.path / _number_file(list(self.numbers).index(name)))
+        return open_array(self.path / _number_file(self.form.numbers.index(name)))
 
     def finite(self) -> Bool[np.ndarray, " m"]:
         """Which rows have only finite values."""
         return open_array(self.path / FINITE) if self.not_finite else np.ones(len(self), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an array is written from: the values in consecutive `blocks`, and everything else a row.
+
+    `offsets` `(m + 1,)` are None where all rows have one width.
+    """
+
+    keys: np.ndarray
+    dtype: np.dtype[Any]
+    width: tuple[int, ...]
+    blocks: Iterable[np.ndarray]
+    offsets: Int64[np.ndarray, " m1"] | None
+    finite: Bool[np.ndarray, " m"]
+    marks: Mapping[str, Bool[np.ndarray, " m"]]
+    numbers: Mapping[str, Float32[np.ndarray, " m"]]
 
 
 def write_array(
@@ -76,32 +104,68 @@ def write_array(
     label: str,
     keys: np.ndarray,
     values: np.ndarray,
-    flags: Mapping[str, Bool[np.ndarray, " m"]],
+    marks: Mapping[str, Bool[np.ndarray, " m"]],
     numbers: Mapping[str, Float32[np.ndarray, " m"]] | None = None,
+    *,
+    offsets: Int64[np.ndarray, " m1"] | None = None,
 ) -> Path:
     """Store the values of some rows as one array; returns its folder. Raises `FolderError` where that cannot be.
 
-    Arrays are joined in the order of their labels. `flags` are the marks by name; a row is finite where its value and
-    its numbers are.
+    With `offsets`, values are those of ragged rows, one after the other. Arrays are joined in the order of their
+    labels. A row is finite where its values and its numbers are, and it has no mark `missing`.
     """
-    finite = np.ones(len(values), dtype=bool)
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    for each in (numbers or {}).values():
-        finite &= np.isfinite(each)
-    form = (values.dtype, values.shape[1:])
-    return _write(place, label, keys, form, [values], {"": finite, **flags}, numbers or {})
+    width = values.shape[1:]
+    each = np.arange(len(keys) + 1) * int(np.prod(width, dtype=np.int64)) if offsets is None else offsets
+    finite = finite_rows(values.reshape(-1), each)
+    for number in (numbers or {}).values():
+        finite &= np.isfinite(number)
+    if MISSING in marks:
+        finite &= ~marks[MISSING]
+    return write(place, label, Contents(keys, values.dtype, width, [values], offsets, finite, marks, numbers or {}))
+
+
+def write(place: Path, label: str, contents: Contents) -> Path:
+    """Store contents as one array; returns its folder. Raises `FolderError` where that cannot be."""
+    rows, offsets = len(contents.keys), contents.offsets
+    marks = {name: int(flags.sum()) for name, flags in contents.marks.items()}
+    about: dict[str, Any] = {
+        "rows": rows,
+        "dtype": contents.dtype.str,
+        "width": contents.width,
+        "ragged": offsets is not None,
+        "marks": marks,
+        "numbers": list(contents.numbers),
+        "not_finite": rows - int(contents.finite.sum()),
+    }
+    with folders.new_folder(place, label, about) as folder:
+
+        def save(name: str, values: np.ndarray) -> None:
+            save_array(folder / name, values.dtype, values.shape, [values])
+
+        save(ROWS, contents.keys)
+        length = rows if offsets is None else int(offsets[-1])
+        save_array(folder / DATA, contents.dtype, (length, *contents.width), contents.blocks)
+        if offsets is not None:
+            save(OFFSETS, offsets)
+        if about["not_finite"]:
+            save(FINITE, contents.finite)
+        for number, (name, count) in enumerate(marks.items()):
+            if count:
+                save(_mark_file(number), contents.marks[name])
+        for number, values in enumerate(contents.numbers.values()):
+            save(_number_file(number), np.asarray(values, dtype=np.float32))
+    return place / folder.name.removeprefix(".")
 
 
 def scan(place: Path) -> list[KeyedArray]:
     """The finished arrays at an address. Damaged ones are left out, with a warning."""
-    whole, damaged = _scan(place)
+    whole, damaged = scan_all(place)
     for path, why in damaged.items():
         log.warning("stored array %s is damaged and left out; its rows are measured again (%s)", path, why)
     return whole
 
 
-def _scan(place: Path) -> tuple[list[KeyedArray], dict[Path, Exception]]:
+def scan_all(place: Path) -> tuple[list[KeyedArray], dict[Path, Exception]]:
     """The finished arrays at an address, and the damaged ones with what is wrong."""
     for _ in range(ATTEMPTS):
         whole: list[KeyedArray] = []
@@ -118,107 +182,21 @@ def _scan(place: Path) -> tuple[list[KeyedArray], dict[Path, Exception]]:
     raise FolderError(f"the arrays at {place} change faster than they can be read: is something else pruning them?")
 
 
-def join(place: Path, small_rows: int) -> None:
-    """Join all arrays of at most `small_rows` rows into one, and with them those that are no longer than it.
-
-    They keep the order of their names, so a pool measured in many shards lies in pool order. There are never more than
-    a few long arrays, and each row is copied a logarithmic number of times. The joined array is complete before the
-    others go; rows that stand in two of them are kept once. Damaged arrays go too.
-    """
-    with folders.alone(place):
-        whole, damaged = _scan(place)
-        for path in damaged:
-            folders.remove(path)
-        group: list[KeyedArray] = []
-        for array in sorted(whole, key=len):
-            if len(array) <= max(small_rows, sum(map(len, group))):
-                group.append(array)
-        if len(group) > 1:
-            _write_joined(place, sorted(group, key=lambda each: each.path.name))
-            for array in group:
-                folders.remove(array.path)
-        folders.sweep(place)
-
-
 def same_form(arrays: Sequence[KeyedArray], where: str) -> Form:
     """The one type and width of arrays at an address. Raises `ValueError` where they differ."""
-    forms = sorted({(str(each.dtype), each.width, *each.numbers) for each in arrays})
+    forms = {each.form for each in arrays}
     if len(forms) > 1:
         raise ValueError(
-            f"{where} gave values of different forms for different rows: {forms}; a feature has one type and width "
-            "for all rows. Mend it and raise its version"
+            f"{where} gave values of different forms for different rows: {sorted(map(_words, forms))}; a feature "
+            "has one type and width for all rows. Mend it and raise its version"
         )
-    return arrays[0].dtype, arrays[0].width
+    return arrays[0].form
 
 
-def _write_joined(place: Path, group: Sequence[KeyedArray]) -> None:
-    """Write the rows of several arrays as one, block by block."""
-    form, label = same_form(group, str(place)), group[0].path.name.rpartition("-")[0]
-    keys = np.concatenate([each.keys for each in group])
-    kept = np.zeros(len(keys), dtype=bool)
-    kept[first_of_each(keys)] = True
-    mine = np.split(kept, np.cumsum([len(each) for each in group])[:-1])
-
-    def gathered(read: Callable[[KeyedArray], np.ndarray]) -> np.ndarray:
-        return np.concatenate([read(each)[keep] for each, keep in zip(group, mine, strict=True)])
-
-    def blocks() -> Iterator[np.ndarray]:
-        for each, keep in zip(group, mine, strict=True):
-            data, rows = each.data(), np.flatnonzero(keep)
-            step = max(1, BLOCK_BYTES * len(each) // max(1, data.nbytes))
-            for start in range(0, len(rows), step):
-                yield data[rows[start : start + step]]
-
-    names = sorted({name for each in group for name in each.marks})
-    flags = {"": gathered(KeyedArray.finite)}
-    for name in names:
-        flags[name] = gathered(lambda each, name=name: each.mark(name))  # type: ignore[misc]
-    numbers = {name: gathered(lambda each, name=name: each.number(name)) for name in group[0].numbers}  # type: ignore[misc]
-    _write(place, label, keys[kept], form, blocks(), flags, numbers)
-
-
-def _write(
-    place: Path,
-    label: str,
-    keys: np.ndarray,
-    form: Form,
-    blocks: Iterable[np.ndarray],
-    flags: Mapping[str, np.ndarray],
-    numbers: Mapping[str, np.ndarray],
-) -> Path:
-    """Write one array; `flags` holds the marks by name, and under the empty name which rows are finite."""
-    marks = {name: int(flag.sum()) for name, flag in flags.items() if name}
-    not_finite = len(keys) - int(flags[""].sum())
-    dtype, width = form
-    about: dict[str, Any] = {"rows": len(keys), "dtype": dtype.str, "width": width, "numbers": list(numbers)}
-    with folders.new_folder(place, label, about | {"marks": marks, "not_finite": not_finite}) as folder:
-        save_array(folder / ROWS, np.uint64(0).dtype, (len(keys), 2), [keys])
-        save_array(folder / DATA, dtype, (len(keys), *width), blocks)
-        if not_finite:
-            save_array(folder / FINITE, np.dtype(bool), (len(keys),), [flags[""]])
-        for number, (name, count) in enumerate(marks.items()):
-            if count:
-                save_array(folder / _mark_file(number), np.dtype(bool), (len(keys),), [flags[name]])
-        for number, values in enumerate(numbers.values()):
-            save_array(folder / _number_file(number), np.dtype(np.float32), (len(keys),), [values])
-    return place / folder.name.removeprefix(".")
-
-
-def save_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write a `.npy` file from consecutive blocks; through the file, so that a full disk is an error, not a crash."""
-    with path.open("wb") as handle:
-        np.lib.format.write_array_header_1_0(
-            handle, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        for block in blocks:
-            if block.size:
-                handle.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
-
-
-def open_array(path: Path, mode: Literal["r", "c"] = "r") -> np.ndarray:
-    """A `.npy` file, mapped read-only or (mode `c`) as a private copy that may be written to; a small one is read."""
-    mapped = path.stat().st_size > SMALL_BYTES
-    return np.asarray(np.load(path, mmap_mode=mode if mapped else None, allow_pickle=False))
+def _words(form: Form) -> str:
+    """A form in words: `float32 (2,)`."""
+    numbers = f" with {', '.join(form.numbers)}" if form.numbers else ""
+    return f"{'ragged ' if form.ragged else ''}{form.dtype} {form.width}{numbers}"
 
 
 def _mark_file(number: int) -> str:
@@ -236,18 +214,19 @@ def _open(path: Path) -> KeyedArray:
     done = folders.read_done(path)
     rows, width = int(done["rows"]), tuple(int(each) for each in done["width"])
     keys = np.asarray(np.load(path / ROWS, allow_pickle=False)) if rows <= IN_MEMORY else open_array(path / ROWS)
-    if keys.shape != (rows, 2) or keys.dtype != np.uint64:
-        raise ValueError(f"{ROWS} holds {keys.dtype} {keys.shape}, not uint64 {(rows, 2)}")
-    array = KeyedArray(
-        path=path,
-        keys=keys,
-        dtype=np.dtype(done["dtype"]),
-        width=width,
-        marks=dict(done["marks"]),
-        numbers=tuple(done.get("numbers", ())),
-        not_finite=int(done["not_finite"]),
-    )
-    data = array.data()
-    if data.shape != (rows, *width) or data.dtype != array.dtype:
-        raise ValueError(f"{DATA} holds {data.dtype} {data.shape}, not {array.dtype} {(rows, *width)}")
+    _expect(ROWS, keys, np.dtype(np.uint64), (rows, 2))
+    form = Form(np.dtype(done["dtype"]), width, bool(done.get("ragged")), tuple(done.get("numbers", ())))
+    array = KeyedArray(path, keys, form, dict(done["marks"]), int(done["not_finite"]))
+    length = rows
+    if form.ragged:
+        offsets = array.offsets()
+        _expect(OFFSETS, offsets, np.dtype(np.int64), (rows + 1,))
+        length = int(offsets[-1])
+    _expect(DATA, array.data(), form.dtype, (length, *width))
     return array
+
+
+def _expect(name: str, array: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` where a file holds something else than `done.json` says."""
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} holds {array.dtype} {array.shape}, not {dtype} {shape}")

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from coretune.store import folders
-from coretune.store.arrays import open_array, save_array
 from coretune.store.digests import KINDS, class_name
+from coretune.store.npy import open_array, save_array
 
 log = logging.getLogger(__name__)
 
