@@ -5,41 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from coretune import methods, terminal
+from coretune.cli_select import SELECT_EXAMPLES, run, select_command
 from coretune.cli_tune import TUNE_EXAMPLES, tune_command
 from coretune.cli_words import Columns, Pools, Store, Template
-from coretune.command_options import asked_method, flag_of, options_class, options_of, parse_columns, read_template
+from coretune.command_options import parse_columns, read_template
 from coretune.errors import CoretuneError
-from coretune.runs import Request, carry_out
 from coretune.terminal import say
 
 INTERRUPTED = 130
-
-Scores = Annotated[
-    list[str] | None,
-    Parameter(help="A file of scores joined by id, FILE or FILE:COLUMN: a column to choose by.", negative_iterable=""),
-]
-Workers = Annotated[
-    int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
-]
-
-
-EXAMPLES = """Examples:
-
-coretune select data.jsonl --method random --budget 5% --out runs/random
-
-coretune select data.jsonl --method ltd --ltd.task category=closed_qa --budget 1% --out runs/ltd
-
-coretune select data/*.parquet --method kmq --kmq.quality length --kmq.draw linear --budget 200k-tokens \
---model smollm2-135m --out runs/kmq
-
-The options of one method: coretune select --method NAME --help"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,7 +68,7 @@ def _app(tokens: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
     )
     app.command(check)
-    app.command(_select_command(tokens), name="select", help_epilogue=EXAMPLES)
+    app.command(select_command(tokens), name="select", help_epilogue=SELECT_EXAMPLES)
     app.command(list_methods, name="methods")
     app.command(tune_command(asked=list(tokens[:1]) == ["tune"]), name="tune", help_epilogue=TUNE_EXAMPLES)
     app.command(report)
@@ -98,101 +78,6 @@ def _app(tokens: Sequence[str]) -> App:
     cache.command(prune)
     app.command(cache)
     return app
-
-
-def _select_command(tokens: Sequence[str]) -> Callable[..., None]:
-    """`coretune select` with the options of the method that is asked for: read first, then the signature is built."""
-    name = asked_method(tokens)
-
-    def select(  # noqa: PLR0913 - the flags of a command
-        pool: Pools,
-        /,
-        *,
-        method: Annotated[str, Parameter(help="The method, by name (coretune methods), or package.module:Class.")],
-        budget: Annotated[str, Parameter(help="5% or 1000 rows; 5%-tokens or 200k-tokens answer tokens.")],
-        out: Annotated[Path, Parameter(help="The run folder to make.")],
-        model: Annotated[
-            str | None, Parameter(help="The model to be tuned: its template counts answer tokens.")
-        ] = None,
-        select_model: Annotated[
-            str | None,
-            Parameter(help="Another, smaller model to choose by, for methods that run the model to be tuned."),
-        ] = None,
-        template: Template = None,
-        embedder: Annotated[str | None, Parameter(help="The encoder, for methods that embed.")] = None,
-        target: Annotated[str | None, Parameter(help="A file of examples of the task, for targeted methods.")] = None,
-        seed: Annotated[int, Parameter(help="Everything random follows from it.")] = 0,
-        columns: Columns = None,
-        scores: Scores = None,
-        dedup: Annotated[bool, Parameter(help="Choose no exact copy of an earlier row.", negative="")] = False,
-        format: Annotated[
-            Literal["messages", "alpaca", "sharegpt", "parquet"] | None,
-            Parameter(help="Convert the chosen records; by default they come out as they came in."),
-        ] = None,
-        workers: Workers = None,
-        store: Store = None,
-        overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
-        options: Any = None,
-    ) -> None:
-        """Choose the part of a pool that a method finds worth tuning on, within a budget, and say why."""
-        template = read_template(template)
-        given = {
-            "model": model,
-            "select-model": select_model,
-            "template": template,
-            "embedder": embedder,
-            "target": target,
-        }
-        request = Request(
-            inputs=tuple(pool),
-            method=method,
-            budget=budget,
-            options=options_of(method, options, given),
-            seed=seed,
-            model=model,
-            template=template,
-            columns=parse_columns(columns),
-            scores=tuple(scores or ()),
-            dedup=dedup,
-            format=format,
-        )
-        _carry_out(request, out, workers, store, overwrite)
-
-    kind = options_class(name) if name else None
-    parameter = Parameter(parse=False)
-    if name is not None and kind is not None:
-        parameter = Parameter(name=f"--{flag_of(name)}", group=f"Options of {name}")
-    select.__annotations__["options"] = Annotated[kind | None if kind else Any, parameter]
-    return select
-
-
-def _carry_out(request: Request, out: Path, workers: int | None, store: Path | None, overwrite: bool) -> None:
-    """Carry a request out, with progress, and say what came out."""
-    from coretune.engines import engine_for
-    from coretune.lab import Lab
-
-    with terminal.Watch().shown() as watch, engine_for(workers) as engine:
-        lab = Lab(store, map=engine, progress=watch)
-        done = carry_out(request, out, lab, overwrite=overwrite)
-    if done.outcome is None:
-        say(f"{out} holds this run already, complete; nothing was done. Its report: {out / 'report.html'}")
-        return
-    terminal.show_stages(lab.stages)
-    say()
-    terminal.show_outcome(done)
-
-
-def run(
-    file: Annotated[Path, Parameter(help="The run.toml of a run folder.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="The run folder to make.")],
-    workers: Workers = None,
-    store: Store = None,
-    overwrite: Annotated[bool, Parameter(help="Replace another run's folder.", negative="")] = False,
-) -> None:
-    """Repeat a run from its run.toml: the same pool, method, options, budget and seed."""
-    _carry_out(Request.read(file), out, workers, store, overwrite)
 
 
 def list_methods() -> None:

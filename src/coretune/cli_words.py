@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,17 @@ Columns = Annotated[
         help="Which columns hold what, as FIELD=COLUMN: prompt=Question,completion='Best Answer'.", negative_iterable=""
     ),
 ]
+Model = Annotated[str | None, Parameter(help="The model to be tuned: its template counts answer tokens.")]
+SelectModel = Annotated[
+    str | None, Parameter(help="Another, smaller model to choose by, for methods that run the model to be tuned.")
+]
+Embedder = Annotated[str | None, Parameter(help="The encoder, for methods that embed.")]
+Target = Annotated[str | None, Parameter(help="A file of examples of the task, for targeted methods.")]
+Format = Annotated[
+    Literal["messages", "alpaca", "sharegpt", "parquet"] | None,
+    Parameter(help="Convert the chosen records; by default they come out as they came in."),
+]
+Overwrite = Annotated[bool, Parameter(help="Replace another run's folder.", negative="")]
 Template = Annotated[
     str | None,
     Parameter(
@@ -24,3 +35,11 @@ Template = Annotated[
     ),
 ]
 Store = Annotated[Path | None, Parameter(help="Where measurements are kept; by default the user's cache.")]
+
+Scores = Annotated[
+    list[str] | None,
+    Parameter(help="A file of scores joined by id, FILE or FILE:COLUMN: a column to choose by.", negative_iterable=""),
+]
+Workers = Annotated[
+    int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
+]

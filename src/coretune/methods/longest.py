@@ -37,10 +37,12 @@ class Longest:
 
     model: str | None = None
     """The model whose tokens are counted; none counts characters."""
+    template: str | None = None
+    """Chat template for a model that has none; `--template` fills it."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: the k longest answers."""
-        spec = Length("answer") if self.model is None else AnswerTokens(self.model)
+        spec = Length("answer") if self.model is None else AnswerTokens(self.model, self.template)
         length = lab.features(spec, pool).array()
         unit = "answer_characters" if self.model is None else "answer_length_tokens"
         yield Round(budget.fill(lambda k, rng: top(length, k), rng), columns={unit: length})
