@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from coretune.features import Measure, Measured, place
+from coretune.features import Measure, Measured, Ragged, Texts, place
 from coretune.pool import SCHEMA, Example, Message, Pool, content_key
 
 
@@ -74,6 +74,57 @@ class Hashed:
             note(Path(self.log), *(f"row {example.key.hex()}" for example in examples))
         values = np.array(rows, dtype=np.float32).reshape(len(examples), self.width)
         return Measured(values, {"even": np.array([example.key[0] % 2 == 0 for example in examples], dtype=bool)})
+
+
+def spread(example: Example) -> np.ndarray:
+    """What `Spread` measures of one example: none to four floats from its key, which is how many there are."""
+    return hashed(example, 4)[: example.key[0] % 5]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Ragged floats from the content key. Notes the rows it measures in a file."""
+
+    log: str | None = field(default=None, metadata=place())
+    version: ClassVar[int] = 1
+    shard_rows: ClassVar[int] = 16
+
+    def resolved(self) -> Spread:
+        """Nothing is open."""
+        return self
+
+    def load(self) -> Measure:
+        """Nothing to load."""
+        return self.measure
+
+    def measure(self, examples: Sequence[Example]) -> Measured:
+        """One row of floats an example; marked `even` where the first byte of the key is, numbered by its second."""
+        if self.log is not None:
+            note(Path(self.log), *(f"row {example.key.hex()}" for example in examples))
+        even = np.array([example.key[0] % 2 == 0 for example in examples], dtype=bool)
+        second = np.array([example.key[1] for example in examples])
+        return Measured(Ragged.of(map(spread, examples)), {"even": even}, {"second": second})
+
+
+def echo(example: Example) -> str | None:
+    """What `Echo` measures of one example: its prompt, halved, or None where that has the letter y."""
+    return None if "y" in example.prompt else example.prompt[: len(example.prompt) // 2]
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A text a row, or none."""
+
+    version: ClassVar[int] = 1
+    shard_rows: ClassVar[int] = 16
+
+    def resolved(self) -> Echo:
+        """Nothing is open."""
+        return self
+
+    def load(self) -> Measure:
+        """Nothing to load."""
+        return lambda examples: Measured(Texts.of(map(echo, examples)))
 
 
 @dataclass(frozen=True)

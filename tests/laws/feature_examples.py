@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from coretune.pool import SCHEMA, Message, Pool, content_key
 from tests.made_pools import HashedWords
-from tests.tiny_features import Hashed, Letters
+from tests.tiny_features import Echo, Hashed, Letters, Spread
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ def examples() -> list[Case]:
     return [
         Case("hashed", lambda folder: Hashed(width=3)),
         Case("letters", lambda folder: Letters()),
+        Case("spread, ragged", lambda folder: Spread()),
+        Case("echo, texts", lambda folder: Echo()),
         Case("hashed words", lambda folder: HashedWords(width=8)),
         Case("answer tokens", lambda folder: AnswerTokens(str(_tokenizer(folder)))),
         Case("length of answer", lambda folder: Length()),

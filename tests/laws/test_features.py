@@ -17,7 +17,7 @@ import pytest
 from coretune import features
 from coretune.engines.processes import processes
 from coretune.engines.threads import threads
-from coretune.features import FeatureSpec, Measured
+from coretune.features import FeatureSpec, Measured, Ragged, Texts
 from coretune.lab import Lab, release
 from coretune.lab.shards import loaded
 from coretune.pool import Pool
@@ -25,7 +25,7 @@ from coretune.store.digests import address
 from tests.laws.feature_examples import Case, examples, varied_pool
 
 CASES = [pytest.param(case, id=case.name, marks=[pytest.mark.models] if case.models else []) for case in examples()]
-Values = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+Values = tuple[np.ndarray | Ragged | Texts, dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def features_in_the_room() -> list[type]:
@@ -61,19 +61,36 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], 
 
 
 def expect_same(spec: FeatureSpec, one: Values, other: Values, *, rows: Any = slice(None)) -> None:
-    """Values and numbers alike within the stated tolerance (bit by bit, where there is none), and marks alike."""
-    tolerance = float(getattr(type(spec), "tolerance", 0.0))
-    values, marks = one[0][rows], {name: flags[rows] for name, flags in one[1].items() if flags[rows].any()}
-    assert (values.shape, values.dtype) == (other[0].shape, other[0].dtype)
+    """Values and numbers alike within the stated tolerance (bit by bit, where there is none), and marks alike.
+
+    Ragged rows have the same lengths, and texts are the same.
+    """
+    marks = {name: flags[rows] for name, flags in one[1].items() if flags[rows].any()}
+    assert type(one[0]) is type(other[0])
     assert one[2].keys() == other[2].keys()
-    for mine, others in [(values, other[0]), *((one[2][name][rows], other[2][name]) for name in one[2])]:
-        if tolerance:
-            np.testing.assert_allclose(mine, others, rtol=0, atol=tolerance, equal_nan=True)
-        else:
-            np.testing.assert_array_equal(mine, others)
+    pairs = [(one[2][name][rows], other[2][name]) for name in one[2]]
+    if isinstance(one[0], np.ndarray):
+        pairs.append((one[0][rows], other[0]))
+    elif isinstance(one[0], Ragged):
+        asked = np.arange(len(one[0]))[rows]
+        assert len(asked) == len(other[0])
+        pairs += [(one[0][row], others) for row, others in zip(asked, other[0], strict=True)]
+    else:
+        assert [one[0][row] for row in np.arange(len(one[0]))[rows]] == list(other[0])
+    for mine, others in pairs:
+        expect_close(mine, others, float(getattr(type(spec), "tolerance", 0.0)))
     assert {name: flags.tolist() for name, flags in marks.items()} == {
         name: flags.tolist() for name, flags in other[1].items() if flags.any()
     }
+
+
+def expect_close(one: np.ndarray, other: np.ndarray, tolerance: float) -> None:
+    """The same shape and type, and values alike; bit by bit without a tolerance."""
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    if tolerance:
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
+    else:
+        np.testing.assert_array_equal(one, other)
 
 
 def measured(measure: Callable[..., Measured], pool: Pool, rows: np.ndarray) -> Values:
@@ -85,7 +102,10 @@ def measured(measure: Callable[..., Measured], pool: Pool, rows: np.ndarray) -> 
 def through_lab(lab: Lab, spec: FeatureSpec, pool: Pool) -> Values:
     """What the lab gives for a pool, rows that are not finite included."""
     feature = lab.features(spec, pool.exclude(np.arange(len(pool)), "none is to be chosen"))
-    return feature.array(), dict(feature.marks), dict(feature.numbers)
+    values = (
+        Texts.of(feature.texts()) if feature.is_text else feature.ragged() if feature.is_ragged else feature.array()
+    )
+    return values, dict(feature.marks), dict(feature.numbers)
 
 
 def test_every_feature_in_the_room_has_an_example(tmp_path: Path) -> None:
