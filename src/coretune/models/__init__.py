@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from coretune.models.finding import Found, default_prompt, find_model, longest_input
 from coretune.models.hardware import Precision, best_device, best_precision
-from coretune.models.loading import load_causal_lm, load_encoder, load_tokenizer
+from coretune.models.loading import is_seq2seq, load_causal_lm, load_encoder, load_seq2seq_lm, load_tokenizer
 
 __all__ = [
     "Found",
@@ -22,8 +22,10 @@ __all__ = [
     "best_precision",
     "default_prompt",
     "find_model",
+    "is_seq2seq",
     "load_causal_lm",
     "load_encoder",
+    "load_seq2seq_lm",
     "load_tokenizer",
     "longest_input",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coretune.errors import CoretuneError, ModelError, need
-from coretune.models.contents import LAYOUT, kind_of
+from coretune.models.contents import CAUSAL, LAYOUT, kind_of, read_json
 from coretune.models.finding import Found, find_model, locate
 from coretune.models.gguf_copies import tokenizer_copy, weights_copy
 from coretune.models.hardware import best_device
@@ -43,15 +43,38 @@ def load_causal_lm(
 
     Raises `ModelError` where it is another kind of model, or where any of its parameters is not in its files.
     """
-    transformers = need("transformers", "models")
     found = find_model(name)
     if found.kind != "causal-lm":
         raise ModelError(f"model {found.name!r} is a {found.kind}; a causal language model is needed, as smollm2-135m")
+    return _language_model(found, "AutoModelForCausalLM", dtype, device, remote_code)
+
+
+def load_seq2seq_lm(
+    name: str | Path, *, dtype: str = "float32", device: str | None = None, remote_code: bool = False
+) -> Any:
+    """A language model with an encoder and a decoder (T5) in evaluation mode, as `load_causal_lm` gives causal ones.
+
+    Raises `ModelError` where it is another kind of model, or where any of its parameters is not in its files.
+    """
+    found = find_model(name)
+    if not is_seq2seq(found):
+        raise ModelError(f"model {found.name!r} is a {found.kind}; one with an encoder and a decoder is needed, as T5")
+    return _language_model(found, "AutoModelForSeq2SeqLM", dtype, device, remote_code)
+
+
+def is_seq2seq(found: Found) -> bool:
+    """Whether a model has an encoder and a decoder, which writes."""
+    config = read_json(found.path / "config.json") if found.path.is_dir() else {}
+    writes = any(str(name).endswith(CAUSAL) for name in config.get("architectures") or ())
+    return writes and bool(config.get("is_encoder_decoder"))
+
+
+def _language_model(found: Found, auto: str, dtype: str, device: str | None, remote_code: bool) -> Any:
+    transformers = need("transformers", "models")
     options = {"dtype": _dtype(dtype), "local_files_only": True, "trust_remote_code": remote_code}
     with _quiet(), _failing_clearly(found.name, found.path, "model"):
         folder = weights_copy(found.path) if found.path.is_file() else found.path
-        auto = transformers.AutoModelForCausalLM
-        model, info = auto.from_pretrained(folder, output_loading_info=True, **options)
+        model, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True, **options)
         _refuse_missing(found, info["missing_keys"])
         return model.to(device or best_device()).eval()
 
