@@ -103,7 +103,7 @@ class _Text:
 def _text(tokenizer: Any, prefix: str) -> _Text:
     """Texts to ids, uncut; `prefix` is tokenised together with each text, and its tokens become part of the head."""
     plain = _tokeniser(tokenizer)
-    head, tail = _around(tokenizer)
+    head, tail = around(tokenizer)
     (before,) = plain([prefix.rstrip()])
     pad = tokenizer.pad_token_id
 
@@ -127,7 +127,7 @@ def _tokeniser(tokenizer: Any) -> Callable[[Sequence[str]], list[list[int]]]:
     return lambda texts: [each.ids for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+def around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The special tokens that the tokenizer puts before and after a text."""
     bare = tokenizer.encode("a", add_special_tokens=False)
     full = tokenizer.encode("a")

@@ -1,7 +1,8 @@
-"""What a gradient's spec leaves open, settled: digests, the window, the precision and the size of batches."""
+"""What the spec of a measurement by a model leaves open, settled: digests, window, precision and size of batches."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from coretune.models import best_device, best_precision, find_model, longest_input
@@ -28,7 +29,13 @@ def refuse_odd(spec: Any, **known: tuple[str | None, ...]) -> None:
     """Raise `ValueError` for words that are not among the known ones, and for numbers below 1."""
     for name, words in {"precision": ("float32", "bfloat16", None), **known}.items():
         if getattr(spec, name) not in words:
-            raise ValueError(f"{name} {getattr(spec, name)!r} asked of a gradient; known are {words}")
+            raise ValueError(f"{name} {getattr(spec, name)!r} asked of {_named(spec)}; known are {words}")
     for name in ("d", "max_tokens", "batch_tokens"):
-        if (number := getattr(spec, name)) is not None and number < 1:
-            raise ValueError(f"{name} {number} asked of a gradient; give 1 or more")
+        if (number := getattr(spec, name, None)) is not None and number < 1:
+            raise ValueError(f"{name} {number} asked of {_named(spec)}; give 1 or more")
+
+
+def _named(spec: Any) -> str:
+    """A spec's class in words, with its article."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(spec).__name__).lower()
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
