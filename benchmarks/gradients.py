@@ -43,9 +43,10 @@ import torch
 from gradient_peers import INSTALLED, bergson, dattri, silent
 
 from coretune.chat import chat_tokenizer
+from coretune.features._answers import answers_of
 from coretune.features._batches import batches
 from coretune.features._conversations import Conversations
-from coretune.features._gradients import WatchedModel, answers_of
+from coretune.features._gradients import WatchedModel
 from coretune.features._lora import read_adapters
 from coretune.features._settled import BATCH_TOKENS
 from coretune.features._sketch import CountSketch

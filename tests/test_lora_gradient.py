@@ -14,9 +14,11 @@ import torch
 
 from coretune.chat import KINDS, Refused, chat_tokenizer, encode
 from coretune.errors import ModelError
+from coretune.features._answers import answers_of
 from coretune.features._batches import batches
+from coretune.features._causal import refuse_looking_ahead
 from coretune.features._conversations import UNSEEN
-from coretune.features._gradients import WatchedModel, answers_of, refuse_looking_ahead
+from coretune.features._gradients import WatchedModel
 from coretune.features._lora import LoraWatch, read_adapters
 from coretune.features._sketch import places_of
 from coretune.features.lora_gradient import AdapterAt, LoraGradient

@@ -12,50 +12,18 @@ depend on its neighbours.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from coretune.errors import ModelError, need
+from coretune.features._answers import Answers
 from coretune.features._batches import Batch
-from coretune.shapes import Bool, Float32, Int64
 
 LOSS_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}  # of float32 logits that the loss reads at a time; caches hold the first
-SEES_AHEAD = 0.05  # largest change of a logit, against their spread, by tokens that come later: 0 but for rounding
 
 Watch = Callable[[str, Any, Any], Any]
 """Called in the forward pass with a layer's name, its input `(b, w, in)` and its output `(b, w, out)`; gives the output
 on, perhaps changed, through a function that gets the gradient in the backward pass."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Where a batch carries loss: flat `places` in `(b, w)`, the `labels` they must give, and each one's `weights`.
-
-    Padded to a multiple of what the output layer takes at a time, with weight 0.
-    """
-
-    places: Int64[np.ndarray, " a"]
-    labels: Int64[np.ndarray, " a"]
-    weights: Float32[np.ndarray, " a"]
-
-
-def answers_of(batch: Batch, masks: Sequence[Bool[np.ndarray, " t"]], step: int) -> Answers:
-    """Answers of a batch, from the mask of answer tokens of every piece; `step` positions go together."""
-    asked = np.zeros(batch.ids.shape, dtype=bool)
-    for row, piece in enumerate(batch.pieces.tolist()):
-        asked[row, : len(masks[piece]) - 1] = masks[piece][1:]  # the token before an answer token predicts it
-    rows, places = np.nonzero(asked)
-    padded = -(-len(rows) // step) * step
-    answers = Answers(
-        np.zeros(padded, dtype=np.int64), np.zeros(padded, dtype=np.int64), np.zeros(padded, dtype=np.float32)
-    )
-    answers.places[: len(rows)] = rows * batch.ids.shape[1] + places
-    answers.labels[: len(rows)] = batch.ids[rows, places + 1]
-    answers.weights[: len(rows)] = (1 / np.maximum(asked.sum(1), 1))[rows]
-    return answers
 
 
 class WatchedModel:
@@ -125,17 +93,3 @@ def _loss_gradient(logits: Any, answers: Answers) -> Any:
         likely.scatter_add_(1, labels[part, None], torch.full_like(likely[:, :1], -1))
         gradient[part] = likely.mul_(weights[part, None])
     return gradient
-
-
-def refuse_looking_ahead(model: Any, name: str, device: str) -> None:
-    """Raise `ModelError` where later tokens change what a model says of earlier ones, as padding would then do."""
-    torch = need("torch", "models")
-    ids = torch.arange(32, device=device).view(2, 16) % 16 + 1
-    ids[1, 8:] += 16
-    with torch.inference_mode():
-        one, other = model(input_ids=ids, use_cache=False).logits[:, :8].float()
-    if not (one - other).abs().max() <= SEES_AHEAD * one.std():
-        raise ModelError(
-            f"in model {name!r} tokens see later ones, so an example's gradient would depend on padding; "
-            "a causal language model is needed"
-        )

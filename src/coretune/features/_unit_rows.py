@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from coretune.features import Measured
+from coretune.features._answers import Answers, answers_of
 from coretune.features._batches import Batch, batches
 from coretune.features._conversations import Conversations
-from coretune.features._gradients import Answers, answers_of
 
 NOT_FINITE = "gradient not finite, or zero"
 

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 from coretune.errors import ModelError, need
 from coretune.features import Measure, Measured, place
 from coretune.features._adam import DIRECTIONS, Direction, read_moments
+from coretune.features._answers import Answers
 from coretune.features._batches import Batch
+from coretune.features._causal import refuse_looking_ahead
 from coretune.features._conversations import conversations
-from coretune.features._gradients import Answers, WatchedModel, refuse_looking_ahead
+from coretune.features._gradients import WatchedModel
 from coretune.features._lora import Adapter, LoraWatch, parameter, read_adapters
 from coretune.features._settled import refuse_odd, settled
 from coretune.features._sketch import CountSketch
