@@ -18,7 +18,7 @@ from coretune.lab import Lab
 from coretune.store import folders
 from coretune.store.arrays import scan
 from coretune.store.digests import address
-from tests.tiny_features import Hashed, hashed, noted, tiny_pool
+from tests.tiny_features import Hashed, Spread, hashed, noted, spread, tiny_pool
 
 STEPS = [(os, "mkdir"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "unlink"), (os, "rmdir"), (os, "utime")]
 ROWS = 40
@@ -40,27 +40,28 @@ def crash_at(step: int) -> None:
         setattr(module, name, counting(getattr(module, name), real=name != "fsync"))
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, ragged: bool) -> int:
     """Crash at step 0, 1, 2 ... until a run gets to its end; returns how many there are."""
-    pool = tiny_pool(range(ROWS))
-    want = np.array([hashed(example, 4) for example in pool])
+    pool, kind = tiny_pool(range(ROWS)), Spread if ragged else Hashed
+    want = [spread(example) if ragged else hashed(example, 4) for example in pool]
     for step in range(1000):
         store, log = folder / str(step), folder / f"{step}.log"
         child = os.fork()
         if not child:
             crash_at(step)
-            Lab(store).features(Hashed(log=str(log)), pool)
+            Lab(store).features(kind(log=str(log)), pool)
             os._exit(0)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        place = store / "features" / address(Hashed())
+        place = store / "features" / address(kind())
         for finished in folders.finished(place):
             folders.read_done(finished)  # what has a name is complete
         kept = len({key for array in scan(place) for key in map(tuple, array.keys.tolist())})
         before = len(noted(log))
         assert before - kept in (0, 16, 8), (step, before, kept)
         lab = Lab(store)
-        feature = lab.features(Hashed(log=str(log)), pool)
-        assert np.array_equal(feature.array(), want), step
+        feature = lab.features(kind(log=str(log)), pool)
+        got = feature.ragged() if ragged else feature.array()
+        assert all(np.array_equal(one, other) for one, other in zip(got, want, strict=True)), step
         assert (lab.stages[-1].stored, len(noted(log))) == (kept, before + ROWS - kept), step
         assert len(scan(place)) <= 2, step  # a single shard may be left beside the array that holds its rows too
         leftovers = [path for path in place.rglob(".*") if os.utime(path, (0, 0)) is None]
@@ -73,4 +74,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1])))
+    print(main(Path(sys.argv[1]), ragged="ragged" in sys.argv[2:]))

@@ -68,9 +68,10 @@ def test_two_processes_on_one_store_and_one_is_killed(tmp_path: Path) -> None:
     assert np.load(outs[0]).tobytes() == np.load(outs[1]).tobytes()
 
 
-def test_a_crash_at_every_single_step_on_the_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["dense", "ragged"])
+def test_a_crash_at_every_single_step_on_the_disk(tmp_path: Path, kind: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crashing", str(tmp_path)],
+        [sys.executable, "-m", "tests.crashing", str(tmp_path), kind],
         cwd=ROOT,
         capture_output=True,
         text=True,

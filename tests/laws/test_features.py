@@ -102,9 +102,8 @@ def measured(measure: Callable[..., Measured], pool: Pool, rows: np.ndarray) -> 
 def through_lab(lab: Lab, spec: FeatureSpec, pool: Pool) -> Values:
     """What the lab gives for a pool, rows that are not finite included."""
     feature = lab.features(spec, pool.exclude(np.arange(len(pool)), "none is to be chosen"))
-    values = (
-        Texts.of(feature.texts()) if feature.is_text else feature.ragged() if feature.is_ragged else feature.array()
-    )
+    read = feature.ragged if feature.is_ragged else feature.array
+    values = Texts.of(feature.texts()) if feature.is_text else read()
     return values, dict(feature.marks), dict(feature.numbers)
 
 
