@@ -36,7 +36,7 @@ ARROWS = {
     # arrays to arrays
     "distances": "",
     "partitions": "distances selection",
-    "scores": "",
+    "scores": "distances",
     "pickers": "distances selection",
     "projection": "partitions",
     "scripts_of_text": "",

@@ -36,7 +36,7 @@ def ifd_perplexity_ratio(
     """
     after, alone = _both(conditional, unconditional)
     with np.errstate(over="ignore"):
-        return np.asarray(np.exp(after - alone))
+        return np.asarray(np.exp(np.subtract(after, alone)))
 
 
 def relative_entropy(
@@ -47,7 +47,7 @@ def relative_entropy(
     Source: RECOST, Zhang et al. (2024), arXiv 2402.17355; its formula is a reconstruction, the paper was not at hand.
     """
     before, after = _both(without, with_knowledge)
-    return before - after
+    return np.asarray(before - after)
 
 
 def relative_entropy_share(
