@@ -46,7 +46,7 @@ ARROWS = {
     "chat": "models pool turns",
     "features": "chat judge models pool",
     "engines": "",
-    "knowledge": "features models pool store",  # text that can be searched
+    "knowledge": "features formats models pool readers store turns",  # text that can be searched
     "judge": "store",  # models behind an endpoint
     "tuning": "chat features models pool store",
     "lab": "features pool store tuning",
@@ -74,7 +74,7 @@ ARROWS = {
 EVERYONE = " ".join(ARROWS)
 PACKAGES = {
     "numpy": EVERYONE,
-    "pyarrow": "pool readers writers features check pages run_folder tuning_runs",
+    "pyarrow": "pool readers writers features knowledge check pages run_folder tuning_runs",
     "zstandard": "readers",
     "tomli_w": "run_folder",
     "jinja2": "report",

@@ -4,10 +4,12 @@
                            NAME/          an array of some rows (see `arrays`): done.json says it is complete
     STORE/kept/ADDRESS/    the same for results of arithmetic (see `kept`)
     STORE/tunings/ADDRESS/ the same for tuned models, made by `tuning`; `work` there is one that is not finished
+    STORE/indexes/ADDRESS/ the same for indexes of a corpus, made by `knowledge`
     STORE/models/*/NAME/   models prepared for use, made by `models`; in the default store only
     STORE/pools/NAME/      large pools as they were read, made by `readers`; in the default store only
 
-A change of this layout changes the names `features`, `kept` and `tunings`, so that no version misreads another's.
+A change of this layout changes the names `features`, `kept`, `tunings` and `indexes`, so that no version misreads
+another's.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from coretune.errors import nearest
 from coretune.store import folders
 from coretune.store.digests import digest
 
-FEATURES, KEPT, TUNINGS = "features", "kept", "tunings"
+FEATURES, KEPT, TUNINGS, INDEXES = "features", "kept", "tunings", "indexes"
 COPIES = {"models": "*/*", "pools": "*"}  # rooms of others, whose folders are listed and pruned with these
 SPEC = "spec.json"
 DAY_SECONDS = 86400.0
@@ -39,7 +41,7 @@ def default_store() -> Path:
 
 
 def place_of(root: Path, room: str, said: dict[str, Any]) -> Path:
-    """The folder, in room `features`, `kept` or `tunings`, for what these words say; nothing is made."""
+    """The folder, in room `features`, `kept`, `tunings` or `indexes`, for what these words say; nothing is made."""
     return root / room / digest(said)
 
 
@@ -64,8 +66,8 @@ def touch(place: Path) -> None:
 class Entry:
     """What lies at one address.
 
-    `room` is `features`, `kept`, `tunings`, `models` or `pools`; `rows` is the rows measured or tuned on, 0 where there
-    are none; `made_from` is the spec in words.
+    `room` is `features`, `kept`, `tunings`, `indexes`, `models` or `pools`; `rows` is the rows measured, tuned on or
+    indexed, 0 where there are none; `made_from` is the spec in words.
     """
 
     path: Path
@@ -104,14 +106,14 @@ def prune(
     ]
     for entry in chosen:
         folders.remove(entry.path)
-    for room in (FEATURES, KEPT, TUNINGS):
+    for room in (FEATURES, KEPT, TUNINGS, INDEXES):
         for place in (root / room, *folders.finished(root / room)):
             folders.sweep(place)
     return chosen
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    for room in (FEATURES, KEPT, TUNINGS):
+    for room in (FEATURES, KEPT, TUNINGS, INDEXES):
         for place in folders.finished(root / room):
             try:
                 said = json.loads((place / SPEC).read_text(encoding="utf-8"))
