@@ -27,13 +27,19 @@ class Case:
     models: bool = False
 
 
+ASKED = "{fence}\n{prompt}\n{answer}\n{fence}\nyes or no?"
+
+
 def examples() -> list[Case]:
     """Examples of every feature; the first ones are made for tests, so that the laws are never without any."""
     from coretune.features.answer_tokens import AnswerTokens
     from coretune.features.embedding import Embedding
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
+    from coretune.features.rating import Rating
     from coretune.features.weight_gradient import WeightGradient
+    from coretune.features.weighted_states import WeightedStates
+    from coretune.features.yes_probability import YesProbability
 
     return [
         Case("hashed", lambda folder: Hashed(width=3)),
@@ -49,7 +55,12 @@ def examples() -> list[Case]:
         Case("LoRA gradient", lambda folder: LoraGradient(*_adapted(folder), d=32, precision="float32")),
         Case("LoRA gradient, Adam, two checkpoints", lambda folder: LoraGradient(*_adapted(folder, 2), "adam", d=32)),
         Case("weight gradient", lambda folder: WeightGradient(str(_causal_model(folder)), side=3, d=32)),
+        Case("yes probability", lambda folder: YesProbability(_answerer(folder), ASKED, precision="float32")),
+        Case("yes probability, T5", lambda folder: YesProbability(_answerer(folder, "t5"), ASKED, max_tokens=48)),
+        Case("rating", lambda folder: Rating(_answerer(folder), ("{text}\n1 2 3", ASKED), 1, 3)),
+        Case("weighted states", lambda folder: WeightedStates(str(_causal_model(folder)))),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
+        Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m"), models=True),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]
 
@@ -80,6 +91,13 @@ def _causal_model(folder: Path) -> Path:
     logging.disable_progress_bar()
     LlamaForCausalLM(config).save_pretrained(folder)
     return _tokenizer(folder)
+
+
+def _answerer(folder: Path, kind: str = "chat") -> str:
+    """A model whose tokenizer knows the words that answers are made of: a chat model, or a T5."""
+    from tests.made_answerers import answering_folder, byte_level, t5_folder
+
+    return str(t5_folder(folder) if kind == "t5" else answering_folder(folder, byte_level("smollm2"), window=96))
 
 
 def _adapted(folder: Path, checkpoints: int = 1) -> tuple[str, tuple[Any, ...]]:
