@@ -6,7 +6,7 @@ from coretune.partitions.choosing import choose_k, powers_of_two
 from coretune.partitions.kmeans import kmeans
 from coretune.partitions.partition import Partition, by_column, by_quantile, split
 from coretune.partitions.picking import within
-from coretune.partitions.quotas import equal, proportional
+from coretune.partitions.quotas import equal, proportional, smallest_first
 from coretune.partitions.silhouettes import (
     full_silhouette,
     nearest_center,
@@ -28,6 +28,7 @@ __all__ = [
     "proportional",
     "silhouette_curve",
     "simplified_silhouette",
+    "smallest_first",
     "split",
     "squared_silhouette",
     "within",

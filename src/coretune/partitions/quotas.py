@@ -57,6 +57,27 @@ def equal(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndar
     return quota
 
 
+def smallest_first(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int, *, above: int = 0) -> Int64[np.ndarray, " c"]:
+    """Share `k` rows out from the smallest cell to the largest: each gets what is left / the cells that are left.
+
+    Rounded down, at most its size; equal sizes in order. So small cells are taken whole and what they do not use goes
+    to larger ones, the rows that do not divide to the largest. Cells of at most `above` rows get rows only when all
+    others are full, by the same rule. The quotas sum to min(k, all rows). Raises `ValueError` where `k` or a size is
+    negative.
+
+    Source: S2L, Yang et al. (2024), arXiv 2403.07384: over sources, and in each, with `above` 2, over its clusters:
+    `[smallest_first(row, q, above=2) for row, q in zip(sizes, smallest_first(sizes.sum(axis=1), k))]`.
+    """
+    room = _room(sizes, k)
+    quota, left = np.zeros(len(room), np.int64), min(k, int(room.sum()))
+    order = np.argsort(room, kind="stable")
+    for cells in (order[room[order] > above], order[room[order] <= above]):
+        for place, cell in enumerate(cells.tolist()):
+            quota[cell] = min(int(room[cell]), left // (len(cells) - place))
+            left -= int(quota[cell])
+    return quota
+
+
 def _room(sizes: Int[np.ndarray, " c"] | Sequence[int], k: int) -> Int64[np.ndarray, " c"]:
     """The sizes as an array of their own, checked together with `k`."""
     room = np.array(sizes, dtype=np.int64)
