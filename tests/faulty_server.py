@@ -10,6 +10,7 @@ line `asked KEY` when a request was read, and `answered KEY INPUT OUTPUT` when a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -75,6 +76,12 @@ def completion(payload: dict[str, Any], *, logprobs: bool, usage: bool, text: st
     return {**whole, "usage": counted} if usage else whole
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+
 class FaultyServer:
     """The server on a free port, in threads of this process.
 
@@ -105,9 +112,7 @@ class FaultyServer:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        self._server = _Server(("127.0.0.1", port), type("Owned", (Handler,), {"owner": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -150,95 +155,97 @@ class FaultyServer:
         self._closing.wait(seconds)
 
 
-def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+REFUSALS = {
+    "quota": (429, "no money left", "insufficient_quota"),
+    "too long": (400, "This model's maximum context length is 64 tokens", "context_length_exceeded"),
+    "filtered": (400, "not allowed", "content_filter"),
+}
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            payload = json.loads(body)
-            if not self.path.endswith("/chat/completions"):
-                return self.error(404, "no such path")
-            if server.key is not None and self.headers.get("Authorization") != f"Bearer {server.key}":
-                return self.error(401, f"Incorrect API key provided: {self.headers.get('Authorization')}")
-            server.note("asked", digest(payload))
-            server.count(1)
-            try:
-                self.answer(payload, server.next_fault(payload))
-            finally:
-                server.count(-1)
 
-        def answer(self, payload: dict[str, Any], fault: str) -> None:
-            server.wait(server.slow)
-            if fault == "429":
-                return self.error(429, "slow down", {"Retry-After": server.retry_after} if server.retry_after else {})
-            if fault == "quota":
-                return self.error(429, "no money left", code="insufficient_quota")
-            if fault == "too long":
-                return self.error(
-                    400, "This model's maximum context length is 64 tokens", code="context_length_exceeded"
-                )
-            if fault == "filtered":
-                return self.error(400, "not allowed", code="content_filter")
-            if fault.isdigit():
-                return self.error(int(fault), "made to fail")
+class Handler(BaseHTTPRequestHandler):
+    """One connection; `owner` is set on a subclass for each server."""
+
+    protocol_version = "HTTP/1.1"
+    owner: FaultyServer
+
+    def do_POST(self) -> None:
+        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = self.headers.get("Authorization")
+        if not self.path.endswith("/chat/completions"):
+            return self.error(404, "no such path")
+        if self.owner.key is not None and key != f"Bearer {self.owner.key}":
+            return self.error(401, f"Incorrect API key provided: {key}")
+        self.owner.note("asked", digest(payload))
+        self.owner.count(1)
+        try:
+            fault = self.owner.next_fault(payload)
+            self.owner.wait(self.owner.slow)
+            if fault in ("ok", "refusal", "no usage", "truncated", "half"):
+                self.answer(payload, fault)
+            else:
+                self.fail(fault)
+        finally:
+            self.owner.count(-1)
+
+    def fail(self, fault: str) -> None:
+        """No completion at all."""
+        if fault in REFUSALS:
+            self.error(*REFUSALS[fault])
+        elif fault.isdigit():
+            wait = self.owner.retry_after if fault == "429" else None
+            self.error(int(fault), "made to fail", headers={"Retry-After": wait} if wait else {})
+        elif fault == "schema":
+            self.send(200, json.dumps({"object": "list", "data": []}).encode())
+        else:
             if fault == "hang":
-                return server.wait(60)
-            if fault == "disconnect":
-                return self.hang_up()
-            if fault == "schema":
-                return self.send(200, json.dumps({"object": "list", "data": []}).encode())
-            text = server.says(payload) if server.says else None
-            whole = completion(payload, logprobs=server.logprobs, usage=fault != "no usage", text=text)
-            if fault == "refusal":
-                whole["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "No."}
-            body = json.dumps(whole).encode()
-            if fault == "truncated":
-                return self.send(200, body[: len(body) // 2])
-            if fault == "half":
-                self.send(200, body[: len(body) // 2], length=len(body))
-                return self.hang_up()
+                self.owner.wait(60)
+            self.hang_up()
+
+    def answer(self, payload: dict[str, Any], fault: str) -> None:
+        """A completion, or the first half of one."""
+        text = self.owner.says(payload) if self.owner.says else None
+        whole = completion(payload, logprobs=self.owner.logprobs, usage=fault != "no usage", text=text)
+        if fault == "refusal":
+            whole["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "No."}
+        body = json.dumps(whole).encode()
+        if fault == "truncated":
+            self.send(200, body[: len(body) // 2])
+        elif fault == "half":
+            self.send(200, body[: len(body) // 2], length=len(body))
+            self.hang_up()
+        else:
             self.send(200, body)
-            server.note("answered", digest(payload), *usage_of(payload))
+            self.owner.note("answered", digest(payload), *usage_of(payload))
 
-        def error(
-            self, status: int, words: str, headers: dict[str, str] | None = None, code: str | None = None
-        ) -> None:
-            body = json.dumps({"error": {"message": words, "code": code}}).encode()
-            self.send(status, body, headers=headers or {})
+    def error(self, status: int, words: str, code: str | None = None, headers: dict[str, str] | None = None) -> None:
+        self.send(status, json.dumps({"error": {"message": words, "code": code}}).encode(), headers=headers)
 
-        def send(
-            self, status: int, body: bytes, *, length: int | None = None, headers: dict[str, str] | None = None
-        ) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-            self.end_headers()
-            self.wfile.write(body)
-            self.wfile.flush()
+    def send(
+        self, status: int, body: bytes, *, length: int | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
 
-        def hang_up(self) -> None:
-            self.close_connection = True
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except (ConnectionError, OSError, ValueError):
-                pass  # the client has gone
+    def handle(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the client has gone
+            super().handle()
 
-        def finish(self) -> None:
-            try:
-                super().finish()
-            except (ConnectionError, OSError, ValueError):
-                pass
+    def finish(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().finish()
 
-        def log_message(self, *words: object) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *words: object) -> None:
+        """Nothing on the terminal."""
 
 
 def main() -> None:
