@@ -4,7 +4,8 @@
     python tests/faulty_server.py LOG PORT [--faults 0.1] [--slow 0.02]     as a process: faults drawn by chance
 
 A clean answer depends on the payload alone: `score_of` says which number of the scale a request gets. The log has a
-line `asked KEY` when a request was read, and `answered KEY INPUT OUTPUT` when a whole clean answer was written.
+line `asked KEY` when a request was read, and then `answered KEY INPUT OUTPUT` when a whole clean answer was written, or
+`failed KEY` for a fault.
 """
 
 from __future__ import annotations
@@ -184,6 +185,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(payload, fault)
             else:
                 self.fail(fault)
+            if fault not in ("ok", "refusal", "no usage"):
+                self.owner.note("failed", digest(payload))
         finally:
             self.owner.count(-1)
 
