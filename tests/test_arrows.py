@@ -44,9 +44,9 @@ ARROWS = {
     "store": "",
     "models": "store",
     "chat": "models pool turns",
-    "features": "chat judge models pool",
+    "features": "chat judge models pool turns",
     "engines": "",
-    "knowledge": "features formats models pool readers store turns",  # text that can be searched
+    "knowledge": "data features formats models pool readers store turns",  # text that can be searched
     "judge": "store",  # models behind an endpoint
     "tuning": "chat features models pool store",
     "lab": "features pool store tuning",
@@ -54,13 +54,13 @@ ARROWS = {
     "cascade": "pickers selection",
     "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "cascade distances features knowledge partitions pickers pool quality rounds scores selection tuning",
+    "methods": "cascade distances features judge knowledge partitions pickers pool quality rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
     "pages": "run_folder",
     "report": "atomic pages run_folder",
-    "run_facts": "methods models pool",
+    "run_facts": "knowledge methods models pool",
     "runs": "features knowledge lab methods pool projection readers report rounds run_facts run_folder selection "
     "writers",
     "tuning_runs": "lab pool readers report run_facts run_folder tuning",

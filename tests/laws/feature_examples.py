@@ -13,7 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from coretune.pool import SCHEMA, Message, Pool, content_key
+from coretune.features.reference_pool import ReferencePool
+from coretune.pool import SCHEMA, Example, Message, Pool, content_key
+from tests.made_contexts import Given
 from tests.made_pools import HashedWords
 from tests.tiny_features import Echo, Hashed, Letters, Spread
 
@@ -28,11 +30,15 @@ class Case:
 
 
 ASKED = "{fence}\n{prompt}\n{answer}\n{fence}\nyes or no?"
+GIVEN = Given(("It is so.", "{answer}"))
 
 
 def examples() -> list[Case]:
     """Examples of every feature; the first ones are made for tests, so that the laws are never without any."""
+    from coretune.features.answer_loss import AnswerLoss
+    from coretune.features.answer_token_losses import AnswerTokenLosses
     from coretune.features.answer_tokens import AnswerTokens
+    from coretune.features.demonstration_loss import DemonstrationLoss
     from coretune.features.embedding import Embedding
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
@@ -59,8 +65,15 @@ def examples() -> list[Case]:
         Case("yes probability, T5", lambda folder: YesProbability(_answerer(folder, "t5"), ASKED, max_tokens=48)),
         Case("rating", lambda folder: Rating(_answerer(folder), ("{text}\n1 2 3", ASKED), 1, 3)),
         Case("weighted states", lambda folder: WeightedStates(str(_causal_model(folder)))),
+        Case("answer loss", lambda folder: AnswerLoss(*_answered(folder), precision="float32")),
+        Case("answer loss, bfloat16", lambda folder: AnswerLoss(*_answered(folder), precision="bfloat16")),
+        Case("answer loss, context", lambda folder: AnswerLoss(*_answered(folder), GIVEN, 16, precision="float32")),
+        Case("answer loss, nothing", lambda folder: AnswerLoss(*_answered(folder, "nothing"), precision="float32")),
+        Case("answer token losses", lambda folder: AnswerTokenLosses(*_answered(folder), precision="float32")),
+        Case("demonstration loss", lambda folder: DemonstrationLoss(*_anchored(folder), precision="float32")),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
-        Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m"), models=True),
+        Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m", max_tokens=256), models=True),
+        Case("answer loss smollm2", lambda folder: AnswerLoss("smollm2-135m", max_tokens=96), models=True),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]
 
@@ -98,6 +111,20 @@ def _answerer(folder: Path, kind: str = "chat") -> str:
     from tests.made_answerers import answering_folder, byte_level, t5_folder
 
     return str(t5_folder(folder) if kind == "t5" else answering_folder(folder, byte_level("smollm2"), window=96))
+
+
+def _answered(folder: Path, before: str = "conversation") -> tuple[str, str]:
+    """A causal model, and what it is to read before answers."""
+    return str(_causal_model(folder)), before
+
+
+def _anchored(folder: Path) -> tuple[str, ReferencePool]:
+    """A causal model, and two anchors that are short enough for its window."""
+    from tests.made_models import causal_folder
+
+    talks = [[Message("user", asked), Message("assistant", said)] for asked, said in (("One?", "1"), ("8?", "Eight"))]
+    anchors = [Example(str(each), tuple(talk), content_key(talk)) for each, talk in enumerate(talks)]
+    return str(causal_folder(folder, window=128)), ReferencePool.of(anchors)
 
 
 def _adapted(folder: Path, checkpoints: int = 1) -> tuple[str, tuple[Any, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from coretune.shapes import Bool, Int64
 
-FINEST = 16  # widths grow in steps of an eighth of an octave, and never less than this
+FINEST, PARTS = 16, 8  # widths grow in steps of an eighth of an octave, and never less than 16
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,29 @@ class Batch:
     mask: Bool[np.ndarray, "b w"]
 
 
-def widths(longest: int) -> Int64[np.ndarray, " s"]:
-    """The widths of batches for pieces of up to `longest` tokens: 16, 32, ..., 256, 288, ..., 512, 576, ..."""
-    found = [FINEST]
+def widths(longest: int, finest: int = FINEST, parts: int = PARTS) -> Int64[np.ndarray, " s"]:
+    """The widths of batches for pieces of up to `longest` tokens: 16, 32, ..., 256, 288, ..., 512, 576, ...
+
+    The first is `finest`, and steps are a share `1 / parts` of an octave, but never less than `finest`: fine steps for
+    small batches, of which few are part-filled, coarse ones for large batches.
+    """
+    found = [finest]
     while found[-1] < longest:
         octave = 1 << (found[-1].bit_length() - 1)
-        found.append(found[-1] + max(FINEST, octave // 8))
+        found.append(found[-1] + max(finest, octave // parts))
     found[-1] = longest
     return np.array(found, dtype=np.int64)
 
 
-def batches(pieces: Sequence[Sequence[int]], longest: int, tokens: int, pad: int) -> Iterator[Batch]:
+def batches(
+    pieces: Sequence[Sequence[int]], longest: int, tokens: int, pad: int, *, finest: int = FINEST, parts: int = PARTS
+) -> Iterator[Batch]:
     """All pieces (token ids, at least one and at most `longest` each), in batches of about `tokens` tokens.
 
-    Widest first, so that a batch that does not fit into memory fails at the start.
+    Widest first, so that a batch that does not fit into memory fails at the start. `finest` and `parts` as in `widths`.
     """
     lengths = np.fromiter((len(piece) for piece in pieces), dtype=np.int64, count=len(pieces))
-    known = widths(longest)
+    known = widths(longest, finest, parts)
     bucket = np.searchsorted(known, lengths)
     for number in range(len(known))[::-1]:
         width, members = int(known[number]), np.flatnonzero(bucket == number)

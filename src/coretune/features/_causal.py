@@ -68,13 +68,6 @@ class Causal:
         finally:
             self._now.output = None
 
-    def losses(self, states: Any, labels: Any) -> tuple[Any, Any]:
-        """`losses` of labels `(a,)` after states `(a, d)`, in a multiple of `positions`; see `losses_of`."""
-        torch = need("torch", "models")
-        parts = zip(states.split(self.positions), labels.split(self.positions), strict=True)
-        found = [losses_of(self.logits(part), there) for part, there in parts]
-        return torch.cat([loss for loss, _ in found]), torch.cat([entropy for _, entropy in found])
-
     def _refuse_other_logits(self, name: str) -> None:
         """Raise `ModelError` unless two steps give the logits that one gives."""
         torch = need("torch", "models")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -68,19 +69,25 @@ def agreeing_precision(spec: Embedding, device: str) -> Precision:
 
 def _remembered_cosine(spec: Embedding, device: str) -> float:
     """The smallest cosine of the sample, measured once for this spec, device and torch."""
+    said = (replace(spec, model="", path=None, text="conversation"), spec.version, device)
+    return remembered("cosine", repr(said), lambda: smallest_cosine(spec, device))
+
+
+def remembered(what: str, of: str, find: Callable[[], float]) -> float:
+    """A number that is found once for what it is `of` and this torch, and kept beside the models."""
     torch = need("torch", "models")
-    said = repr((replace(spec, model="", path=None, text="conversation"), spec.version, device, torch.__version__))
-    note = models_cache() / "precision" / f"{blake2b(said.encode(), digest_size=16).hexdigest()}.json"
+    name = blake2b(repr((of, torch.__version__)).encode(), digest_size=16).hexdigest()
+    note = models_cache() / "precision" / f"{name}.json"
     try:
-        return float(json.loads(note.read_text(encoding="ascii"))["cosine"])
+        return float(json.loads(note.read_text(encoding="ascii"))[what])
     except (OSError, ValueError, KeyError):
-        cosine = smallest_cosine(spec, device)
+        found = find()
     try:
         with new_file(note) as file:
-            file.write(json.dumps({"cosine": cosine, "device": device, "torch": torch.__version__}).encode("ascii"))
+            file.write(json.dumps({what: found, "torch": torch.__version__}).encode("ascii"))
     except ModelError as error:
         log.debug("the check of bfloat16 is not remembered: %s", error)
-    return cosine
+    return found
 
 
 def smallest_cosine(spec: Embedding, device: str) -> float:
