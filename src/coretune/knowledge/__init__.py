@@ -6,11 +6,12 @@ Retrieved(at, k=3)                                       contexts, as a field of
 RandomContext(Retrieved(at), seed=0)                     and their controls
 """
 
-from coretune.knowledge.bm25 import bm25_ranking, bm25_scores
+from coretune.knowledge.bm25_building import bm25_ranking, bm25_scores
 from coretune.knowledge.contexts import RandomContext, Retrieved, SwappedContext
 from coretune.knowledge.corpus import Knowledge
 from coretune.knowledge.indexes import KnowledgeAt, indexed
 from coretune.knowledge.reading import read_knowledge
+from coretune.knowledge.shipped import shipped
 
 __all__ = [
     "Knowledge",
@@ -22,4 +23,5 @@ __all__ = [
     "bm25_scores",
     "indexed",
     "read_knowledge",
+    "shipped",
 ]

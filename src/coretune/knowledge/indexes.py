@@ -19,12 +19,12 @@ from coretune import store
 from coretune.errors import Unmeasurable, nearest
 from coretune.features import place
 from coretune.features.embedding import Embedding
-from coretune.knowledge import bm25, dense
+from coretune.knowledge import bm25, bm25_building, dense
 from coretune.knowledge.corpus import Knowledge
 from coretune.knowledge.searching import RanksAt, SearchAt
 from coretune.store import folders
-from coretune.store.npy import open_array, save_array
 from coretune.store.digests import spec_words, words
+from coretune.store.npy import open_array, save_array
 
 if TYPE_CHECKING:
     from coretune.lab import Lab
@@ -84,7 +84,7 @@ def indexed(
     texts = _stored(knowledge, lab, "passages", {}, partial(_save_texts, knowledge))
     made: list[SearchAt] = []
     if "bm25" in by:
-        options = {"k1": bm25.K1, "b": bm25.B}
+        options = {"k1": bm25_building.K1, "b": bm25_building.B}
         found = _stored(knowledge, lab, "bm25 index", options, partial(_save_bm25, knowledge))
         made.append(bm25.Bm25At(found.parent.name, str(found)))
     if "dense" in by:
@@ -152,7 +152,7 @@ def _encoded(knowledge: Knowledge) -> Iterator[list[bytes]]:
 
 
 def _save_bm25(knowledge: Knowledge, folder: Path) -> None:
-    bm25.save(bm25.bm25_index(knowledge.passages), folder)
+    bm25.save(bm25_building.bm25_index(knowledge.passages), folder)
 
 
 def _save_dense(knowledge: Knowledge, spec: Embedding, lab: Lab, folder: Path) -> None:

@@ -31,6 +31,7 @@ VERSION = "1"  # of what the same files become
 TEXT_KINDS = (".txt", ".text", ".md", ".markdown", ".rst")
 TEXT_KEYS = ("text", "passage", "content", "contents", "document")  # the first of them that a record has
 TEXT = "text"
+UNLIMITED = 1 << 62  # bytes
 EVERY_RECORDS = 256  # between two calls of `progress`
 
 Progress = Callable[[str, int, int | None], None]
@@ -60,10 +61,11 @@ def read_knowledge(
 def corpus_of(texts: Iterable[str]) -> Pool:
     """Texts as the pool under a corpus, one passage each."""
     name = "texts"
-    with PoolTable([name], [name], [name], folder=pool_cache.cache_folder(), limit_bytes=1 << 62) as made:
+    with PoolTable([name], [name], [name], folder=pool_cache.cache_folder(), limit_bytes=UNLIMITED) as made:
         for number, text in enumerate(texts, 1):
             _add(made, 0, Record(number, b"", None), [text])
-        return _pool(made)
+        tables = _finished(made, None, UNLIMITED)
+    return Pool(tables.table, rejected=tables.rejected, formats=tables.formats)
 
 
 def _files(given: str | Path) -> list[str | Path]:
@@ -112,29 +114,22 @@ def _read(
     with PoolTable(names, shorts, stems, folder=pool_cache.cache_folder(), limit_bytes=limit_bytes) as made:
         for file, source in enumerate(sources):
             _take_source(made, file, source, recogniser, progress)
-        if made.nbytes > limit_bytes and made.rows:
-            schema, batches = made.finish()
-            return pool_cache.keep(address, schema, batches, made.rejected(), made.formats)
-        pool = _pool(made)
-        return pool_cache.Tables(pool.table, pool.rejected, pool.formats)
+        return _finished(made, address, limit_bytes)
 
 
-def _pool(made: PoolTable) -> Pool:
-    """What was taken as a pool in memory. Raises `PoolError` where that is nothing."""
+def _finished(made: PoolTable, address: str | None, limit_bytes: int) -> pool_cache.Tables:
+    """What was taken, in memory or, above the limit, mapped. Raises `PoolError` where that is nothing."""
     schema, batches = made.finish()
-    rejected = pa.Table.from_batches(list(made.rejected()), REJECTED).combine_chunks()
     if not made.rows:
-        first = rejected.slice(0, 1).to_pylist()
-        why = (
-            f"; the first of {rejected.num_rows} rejected is line {first[0]['line']}: {first[0]['reason']}"
-            if first
-            else ""
-        )
-        raise PoolError(
-            f"the knowledge that was named holds no passage{why}. Give text, or records with prompt and answer"
-        )
-    table = pa.Table.from_batches(list(batches), schema).combine_chunks()
-    return Pool(table, rejected=rejected, formats=dict(made.formats))
+        first = next((batch.slice(0, 1).to_pylist()[0] for batch in made.rejected()), None)
+        why = f"; the first record rejected is line {first['line']}: {first['reason']}" if first else ""
+        raise PoolError(f"what was named as knowledge holds no passage{why}. Give text, or records with an answer")
+    if made.nbytes > limit_bytes:
+        return pool_cache.keep(address, schema, batches, made.rejected(), made.formats)
+    rejected = pa.Table.from_batches(list(made.rejected()), REJECTED).combine_chunks()
+    return pool_cache.Tables(
+        pa.Table.from_batches(list(batches), schema).combine_chunks(), rejected, dict(made.formats)
+    )
 
 
 def _take_source(made: PoolTable, file: int, source: Source, recogniser: Recogniser, progress: Progress | None) -> None:

@@ -91,6 +91,10 @@ def nothing_found(queries: int, k: int) -> Found:
 
 def put_best(out: Found, query: int, rows: Int64[np.ndarray, " c"], scores: np.ndarray) -> None:
     """Put the best of these passages into the result of a query; equal scores go to the lower passage."""
-    order = np.lexsort((rows, -scores))[: out.rows.shape[1]]
+    k = out.rows.shape[1]
+    if len(rows) > 4 * k:
+        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
     out.rows[query, : len(order)] = rows[order]
     out.scores[query, : len(order)] = scores[order]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from coretune.errors import FolderError
 from coretune.knowledge.indexes import Texts
 from coretune.knowledge.overlap import Sample
 from coretune.knowledge.searching import Search
@@ -39,8 +40,14 @@ class Shelf:
 
     @classmethod
     def open(cls, spec: Retrieved) -> Shelf:
-        """Map passages and index."""
-        return cls(Texts.open(spec.knowledge.path), spec.knowledge.search.open(), spec)
+        """Map passages and index. Raises `FolderError` where they are in the store no more."""
+        try:
+            return cls(Texts.open(spec.knowledge.path), spec.knowledge.search.open(), spec)
+        except FileNotFoundError as error:
+            raise FolderError(
+                f"the knowledge asked, {spec.knowledge.digest}, lies in the store no more ({error.filename} is gone); "
+                "run again to have it indexed"
+            ) from error
 
     def sample(self, example: Example) -> Sample:
         """What must not stand before an example."""

@@ -2,8 +2,9 @@
 
 Letters, digits and their marks make a word, lower-cased and in compatibility form; everything else separates. Scripts
 that put no spaces between words (Han, kana, Thai, Lao, Khmer, Burmese), and Hangul, whose endings grow on to its words,
-are read in overlapping pairs of characters for searching, as Lucene does, and character by character for overlap. There is no stemming and no list of
-words to leave out: both belong to one language, and rare words outweigh common ones without them.
+are read in overlapping pairs of characters for searching, as Lucene does, and character by character for overlap. There
+is no stemming and no list of words to leave out: both belong to one language, and rare words outweigh common ones
+without them.
 """
 
 from __future__ import annotations
