@@ -249,4 +249,4 @@ def test_inverse_weights_by_hand() -> None:
         with pytest.raises(ValueError, match="row 1 has density"):
             inverse_weights(np.array([1.0, bad]))
     with pytest.raises(ValueError, match="quantile from 0 to 1"):
-        inverse_weights(density, clip=90)
+        inverse_weights(density, clip=90.0)

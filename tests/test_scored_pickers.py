@@ -197,10 +197,10 @@ def test_quality_and_coverage_is_the_loop_and_near_the_best(seed: int, alpha: fl
 
 def test_at_the_ends_it_is_facility_location_and_top() -> None:
     x, score = rng(1).normal(size=(150, 6)), rng(2).normal(size=150)
-    one = quality_and_coverage(x, score, 40, alpha=0)
+    one = quality_and_coverage(x, score, 40, alpha=0.0)
     assert one.rows.tolist() == facility_location(x, 40).rows.tolist()
     assert one.gains == pytest.approx(facility_location(x, 40).gains, rel=1e-6)
-    assert quality_and_coverage(x, score, 40, alpha=1).rows.tolist() == top(score, 40).rows.tolist()
+    assert quality_and_coverage(x, score, 40, alpha=1.0).rows.tolist() == top(score, 40).rows.tolist()
     assert quality_and_coverage(Cosines(rows_of(x)), score, 9, alpha=0.3).weights.tolist() == [1] * 9
 
 

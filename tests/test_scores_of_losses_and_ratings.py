@@ -125,7 +125,7 @@ def test_rating_weighted_by_its_certainty_by_hand() -> None:
 def test_rating_that_prompts_agree_on_by_hand() -> None:
     token = np.array([[3.2, 3.6, 3.4, 3.0, 3.8]])
     assert agreeing_rating(token) == pytest.approx([3.218], abs=5e-4)
-    assert agreeing_rating(token, alpha=0) == pytest.approx([3.4])
+    assert agreeing_rating(token, alpha=0.0) == pytest.approx([3.4])
     assert agreeing_rating(token[:, :1]) == pytest.approx([3.2])
 
 

@@ -63,7 +63,7 @@ def draw_hashes(
     return Hashes(directions, rng.random(repeats), spread, middle, buckets)
 
 
-def sketch(blocks: Iterable[Float[np.ndarray, "b d"]], hashes: Hashes) -> Int32[np.ndarray, "R B"]:
+def sketch(blocks: Iterable[Float[np.ndarray, "_ d"]], hashes: Hashes) -> Int32[np.ndarray, "R B"]:
     """How many rows are in each bucket of each hash; the sum of the sketches of any parts is that of all.
 
     `blocks`: rows in any order, float16 to float64 (`feature.blocks()`). n R d multiplications in float32. Memory:
@@ -80,7 +80,7 @@ def sketch(blocks: Iterable[Float[np.ndarray, "b d"]], hashes: Hashes) -> Int32[
 
 
 def sketched_density(
-    blocks: Iterable[Float[np.ndarray, "b d"]], hashes: Hashes, counts: Int32[np.ndarray, "R B"]
+    blocks: Iterable[Float[np.ndarray, "_ d"]], hashes: Hashes, counts: Int32[np.ndarray, "R B"]
 ) -> Float[np.ndarray, " n"]:
     """The mean number of rows in each row's buckets, itself included, from 1 to n, for rows of the sketch.
 
@@ -112,7 +112,7 @@ def debiased(density: Float[np.ndarray, " n"], rows: int, buckets: int) -> Float
     return np.asarray(np.maximum((buckets * np.asarray(density, dtype=np.float64) - rows) / (buckets - 1), 1.0))
 
 
-def _small(blocks: Iterable[Float[np.ndarray, "b d"]]) -> Iterator[Float[np.ndarray, "b d"]]:
+def _small(blocks: Iterable[Float[np.ndarray, "_ d"]]) -> Iterator[Float[np.ndarray, "b d"]]:
     """The same rows in blocks of at most `ROWS`."""
     for block in blocks:
         for start in range(0, len(block), ROWS):

@@ -39,6 +39,16 @@ def ifd_perplexity_ratio(
         return np.asarray(np.exp(np.subtract(after, alone)))
 
 
+def misleading_last(ratio: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Scores that put ratios of 1 and more, where the instruction misleads, behind all others, the smallest first.
+
+    The authors' codes drop such rows; in this order any budget is met. Source: Cherry LLM, arXiv 2308.12032, and
+    Superfiltering, arXiv 2402.00530.
+    """
+    values = np.asarray(ratio, dtype=np.float64)
+    return np.asarray(np.where(values < 1, values, -values))
+
+
 def relative_entropy(
     without: Float[np.ndarray, " n"], with_knowledge: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
