@@ -11,6 +11,7 @@ line `asked KEY` when a request was read, and then `answered KEY INPUT OUTPUT` w
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import hashlib
 import json
@@ -154,6 +155,13 @@ class FaultyServer:
 
     def wait(self, seconds: float) -> None:
         self._closing.wait(seconds)
+
+
+def lasting(folder: Path, **faults: Any) -> FaultyServer:
+    """A server that runs until the process ends."""
+    server = FaultyServer(folder / "log", **faults).start()
+    atexit.register(server.close)
+    return server
 
 
 REFUSALS = {

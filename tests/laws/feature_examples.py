@@ -40,9 +40,11 @@ def examples() -> list[Case]:
     from coretune.features.answer_tokens import AnswerTokens
     from coretune.features.demonstration_loss import DemonstrationLoss
     from coretune.features.embedding import Embedding
+    from coretune.features.judgement import Judgement
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
     from coretune.features.rating import Rating
+    from coretune.features.tags import Tags
     from coretune.features.weight_gradient import WeightGradient
     from coretune.features.weighted_states import WeightedStates
     from coretune.features.yes_probability import YesProbability
@@ -71,6 +73,9 @@ def examples() -> list[Case]:
         Case("answer loss, nothing", lambda folder: AnswerLoss(*_answered(folder, "nothing"), precision="float32")),
         Case("answer token losses", lambda folder: AnswerTokenLosses(*_answered(folder), precision="float32")),
         Case("demonstration loss", lambda folder: DemonstrationLoss(*_anchored(folder), precision="float32")),
+        Case("judgement", lambda folder: Judgement(_judge(folder))),
+        Case("judgement, stated", lambda folder: Judgement(_judge(folder, logprobs=False), longest_characters=99)),
+        Case("tags", lambda folder: Tags(_judge(folder))),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m", max_tokens=256), models=True),
         Case("answer loss smollm2", lambda folder: AnswerLoss("smollm2-135m", max_tokens=96), models=True),
@@ -137,6 +142,15 @@ def _adapted(folder: Path, checkpoints: int = 1) -> tuple[str, tuple[Any, ...]]:
     for adapter in made:
         optimizer_file(adapter)
     return str(model), tuple(AdapterAt(adapter.name, str(adapter), 1.0 + seed) for seed, adapter in enumerate(made))
+
+
+def _judge(folder: Path, **faults: Any) -> Any:
+    """A judge behind a server that fails now and then, for as long as the tests run."""
+    from coretune.judge import Judge
+    from tests.faulty_server import lasting
+
+    url = lasting(folder, plan=["429", "truncated", "500"], **faults).url
+    return Judge(url, "made", store=str(folder), backoff_seconds=0.01)
 
 
 def varied_pool() -> Pool:

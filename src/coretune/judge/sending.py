@@ -24,7 +24,6 @@ class Endpoint:
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
         self._openai: Any = need("openai", "judge")
-        self._httpx: Any = need("httpx2", "judge")
         self._key = _key(judge.key_variable)
         self._client = self._openai.OpenAI(
             base_url=judge.url, api_key=self._key or "none", timeout=judge.timeout_seconds, max_retries=0
@@ -37,19 +36,21 @@ class Endpoint:
     def send(self, payload: dict[str, Any], most: tuple[int, int]) -> Reply | Failure:
         """Send one request. Nothing is raised for what the server or the way to it does."""
         try:
-            body = self._client.post("/chat/completions", cast_to=self._httpx.Response, body=payload).text
+            raw = self._client.chat.completions.with_raw_response.create(
+                model=payload["model"], messages=payload["messages"], extra_body=payload
+            )
         except self._openai.APIStatusError as error:
             return self._refused(error)
         except self._openai.APITimeoutError:
             words = f"no answer within {self.judge.timeout_seconds:g} s"
             return Failure(words, transient=True, billed=True)
-        except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
+        except self._openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            unsent = isinstance(cause, self._httpx.ConnectError)
+            unsent = type(cause).__name__ == "ConnectError"
             words = self.scrubbed(f"the connection broke: {type(cause).__name__}: {cause}")
             return Failure(words, transient=True, billed=not unsent)
         try:
-            return read_reply(body, most)
+            return read_reply(raw.text, most)
         except Malformed as error:
             return Failure(self.scrubbed(f"a broken reply: {error}"), transient=True, billed=True)
 
