@@ -11,6 +11,7 @@ from coretune.distances.basis import ArrayBasis, Basis
 from coretune.shapes import Float, Float32, Int32, Int64
 
 PRODUCTS = 1 << 21  # held at a time: 8 MB of float32
+TOGETHER = 512  # rows in one product with several vectors: up to a fifth faster than all at once
 UNIT = {4: 2.0**-24, 8: 2.0**-53}  # unit roundoff by bytes of a number
 
 
@@ -51,6 +52,10 @@ class Rows(Protocol):
 
     def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
         """The product of every row with every vector, all in one array."""
+        ...
+
+    def column(self, row: int) -> Float[np.ndarray, " n"]:
+        """The product of every row with one of them."""
         ...
 
     def lengths(self) -> Float[np.ndarray, " n"]:
@@ -120,12 +125,16 @@ class ArrayRows:
     def products(self, vectors: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "p n"]:
         """The product of every row with every vector, all in one array."""
         vectors = vectors.astype(self.dtype, copy=False)
-        if self.x.dtype == self.dtype:
-            return (self.x @ vectors[0])[None] if len(vectors) == 1 else np.asarray(vectors @ self.x.T)
+        if self.x.dtype == self.dtype and len(vectors) == 1:
+            return np.asarray((self.x @ vectors[0])[None])
         found = np.empty((len(vectors), self.n), self.dtype)
-        for place in blocks(self.n, max(64, PRODUCTS // self.d)):
-            found[:, place] = vectors @ self.x[place].astype(self.dtype).T
+        for place in blocks(self.n, TOGETHER):
+            found[:, place] = vectors @ self.x[place].astype(self.dtype, copy=False).T
         return found
+
+    def column(self, row: int) -> Float[np.ndarray, " n"]:
+        """The product of every row with one of them."""
+        return np.asarray(self.products(self.x[row : row + 1])[0])
 
     def lengths(self) -> Float[np.ndarray, " n"]:
         """The length of every row, as products give it."""

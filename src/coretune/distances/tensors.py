@@ -85,6 +85,10 @@ class TensorRows:
             found[:, place] = (across @ self.x[place].to(self._wide).T).cpu().numpy()
         return found
 
+    def column(self, row: int) -> Float[np.ndarray, " n"]:
+        """The product of every row with one of them."""
+        return np.asarray((self.x.to(self._wide) @ self.x[row].to(self._wide)).cpu().numpy())
+
     def lengths(self) -> Float[np.ndarray, " n"]:
         """The length of every row, as products give it."""
         found = np.empty(self.n)

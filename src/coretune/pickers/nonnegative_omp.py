@@ -85,7 +85,8 @@ def _run(
 def _best(pool: Atoms, residual: Float[np.ndarray, " d"], free: Bool[np.ndarray, " n"], least: float) -> int | None:
     """The free row with the largest product with the residual in float64, ties to the lower; None if below `least`."""
     scores = np.where(free, pool.rows.products(residual[None])[0], -np.inf)
-    near = np.flatnonzero(scores >= scores.max() - 2 * pool.error(free) * float(np.linalg.norm(residual)))
+    error = 2 * pool.error(float(pool.lengths[free].max(initial=0.0))) * float(np.linalg.norm(residual))
+    near = np.flatnonzero(scores >= scores.max() - error)
     near = near[free[near]]
     if not len(near):
         return None
