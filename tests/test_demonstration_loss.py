@@ -28,6 +28,7 @@ from tests.made_tokenizers import tokenizer_for
 from tests.test_lora_gradient import FAMILIES, SMALL
 
 WINDOW = 256
+NUMBERED = "{% for m in messages %}[{{ loop.index }}] {{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}"
 NO_STOP = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n\n{% endfor %}"
 
 
@@ -82,12 +83,12 @@ def turns_of(row: Example) -> list[Message]:
     return [replace(kept[0], content=system + kept[0].content), *kept[1:]]
 
 
-@pytest.mark.parametrize("template", [None, NO_STOP])
+@pytest.mark.parametrize("template", [None, NO_STOP, NUMBERED])
 @pytest.mark.parametrize("cache", [True, False])
 def test_values_are_mean_log_probabilities_of_whole_conversations(
     spec: DemonstrationLoss, model: str, template: str | None, cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a cache and without; and where no stop token parts an answer from what follows it."""
+    """With a cache and without; without stop tokens; where what follows depends on the demonstration's turns."""
     from transformers import AutoModelForCausalLM
 
     if not cache:
@@ -137,6 +138,14 @@ def test_shared_and_own_tokens_are_those_of_the_whole_conversation(family: str) 
                 assert mask.sum() == own and one.answer_mask[len(group.prefix) :][mask].all() and not mask[0]
                 seen.add(number)
     assert seen == set(range(len(anchors)))
+
+
+def test_what_follows_is_tokenized_anew_where_a_demonstration_changes_it(model: str) -> None:
+    """Turns are numbered, so the anchors of a demonstration of four turns have other numbers."""
+    placed = Demonstrations(chat_tokenizer(model, NUMBERED), ANCHORS, 4096)
+    two, four = ([each for each in placed.before(row)] for row in ROWS[:2])
+    for group, one, other in zip(placed.groups, two, four, strict=True):
+        assert one.suffixes is group.suffixes and other.suffixes != group.suffixes
 
 
 def test_a_demonstration_changes_what_zero_shot_says(spec: DemonstrationLoss, model: str) -> None:
