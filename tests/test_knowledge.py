@@ -37,7 +37,7 @@ from coretune.knowledge import (
     read_knowledge,
 )
 from coretune.knowledge import dense as dense_module
-from coretune.knowledge.bm25 import K1, B, bm25_index
+from coretune.knowledge.bm25_building import K1, B, bm25_index
 from coretune.knowledge.dense import Dense
 from coretune.knowledge.indexes import Texts
 from coretune.knowledge.overlap import Sample

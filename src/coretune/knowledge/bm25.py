@@ -29,6 +29,8 @@ from coretune.knowledge.words import words
 from coretune.shapes import Float32, Int32, Int64
 from coretune.store.npy import open_array, save_array
 
+LOOK_UP = 32  # postings of a word that are added in the time that it takes to look one of them up
+WORTH_TRYING = 0.7  # how far what is still to come must have shrunk before passages are weeded out again
 ROUNDING = 2.0**-23  # twice the unit roundoff of float32: what a sum may be off, relative to it, for each number
 
 
@@ -103,16 +105,17 @@ class Bm25:
         rest = np.append(np.cumsum(bounds[order][::-1])[::-1], 0.0)  # what the words still to come may add
         slack = (len(terms) + 2) * ROUNDING
         alive: np.ndarray | None = None  # those that can still be among the best, once all others cannot
+        tried = np.inf
         for turn, which in enumerate(order):
             rows, adds = self._postings(terms[which])
-            if alive is None and 8 * len(rows) >= len(sums):
-                alive = _still_in(np.flatnonzero(sums > 0), sums, k, rest[turn], slack)
-            if alive is not None and 8 * len(alive) < len(rows):
+            worth = 8 * len(rows) >= len(sums) if alive is None else len(alive) > 4 * k
+            if worth and rest[turn] <= WORTH_TRYING * tried:
+                tried = rest[turn]
+                alive = _still_in(np.flatnonzero(sums > 0) if alive is None else alive, sums, k, tried, slack)
+            if alive is not None and LOOK_UP * len(alive) < len(rows):
                 sums[alive] += np.float32(times[which]) * _looked_up(rows, adds, alive)
             else:
-                sums[rows] += adds if times[which] == 1 else np.float32(times[which]) * adds
-            if alive is not None:
-                alive = _still_in(alive, sums, k, rest[turn + 1], slack)
+                np.add.at(sums, rows, adds if times[which] == 1 else np.float32(times[which]) * adds)
         found = np.flatnonzero(sums > 0) if alive is None else alive
         kept = _still_in(found, sums, k, 0.0, slack)
         return (found if kept is None else kept).astype(np.int64)
@@ -133,7 +136,7 @@ class Bm25:
         total = np.zeros(int(self.count))
         for term, often in zip(terms, times, strict=True):
             rows, adds = self._postings(term)
-            total[rows] += often * adds.astype(np.float64)
+            np.add.at(total, rows, often * adds.astype(np.float64))
         return total
 
 
