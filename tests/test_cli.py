@@ -59,7 +59,7 @@ def test_select_writes_a_complete_folder(capsys, tmp_path, pool_file):
     assert run["budget"]["rows"] == 12
     assert run["options"] == {
         "quality": "stars", "embedder": "minilm", "clusters": "none", "draw": "softmax", "temperature": 1.0,
-        "quotas": "proportional", "remote_code": False,
+        "quotas": "proportional", "remote_code": False, "model": "none", "template": "none",
     }  # fmt: skip
 
 

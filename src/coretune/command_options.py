@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from coretune import methods
-from coretune.runs import FOR_COUNTING, GIVEN, pool_options
+from coretune.runs import FOR_COUNTING, GIVEN, file_options
 
 
 def asked_method(tokens: Sequence[str]) -> str | None:
@@ -31,11 +31,11 @@ def asked_method(tokens: Sequence[str]) -> str | None:
 def options_class(name: str) -> type | None:
     """The method's fields as a class for the command line: pools are files, a field's docstring is its help."""
     kind = methods.find(name)
-    hints, help_of, pools = typing.get_type_hints(kind), field_docs(kind), pool_options(name)
+    hints, help_of, files = typing.get_type_hints(kind), field_docs(kind), file_options(name)
     fields: list[Any] = []
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         said = Parameter(help=help_of.get(each.name), consume_multiple=True, negative_iterable="")
-        hint: Any = Annotated[(str | None) if each.name in pools else hints[each.name], said]
+        hint: Any = Annotated[(str | None) if each.name in files else hints[each.name], said]
         required = each.default is dataclasses.MISSING
         if required and each.name in GIVEN:  # a flag of its own fills it
             fields.append((each.name, hint | None, None))

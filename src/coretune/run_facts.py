@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from coretune import methods
 from coretune.errors import ModelError
+from coretune.knowledge import Knowledge
 from coretune.pool import Pool
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
     for name in ("inputs", "scores"):
         asked[name] = [_absolute(each) for each in asked[name]]
     options = {each.name: getattr(method, each.name) for each in dataclasses.fields(method)}  # type: ignore[arg-type]
-    options = {name: request.options.get(name) if isinstance(v, Pool) else v for name, v in options.items()}
+    options = {name: request.options.get(name) if isinstance(v, Pool | Knowledge) else v for name, v in options.items()}
     return {
         "run": {
             "coretune": metadata.version("coretune"),

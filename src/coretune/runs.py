@@ -9,7 +9,7 @@ import logging
 import time
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from coretune import methods, run_folder
 from coretune.errors import FolderError, PoolError, nearest
 from coretune.features.column import scores_file
+from coretune.knowledge import Knowledge, read_knowledge
 from coretune.pool import Pool
 from coretune.readers import read_pool
 from coretune.rounds import DUPLICATE, Outcome, run
@@ -121,13 +122,34 @@ def make_method(name: str, options: Mapping[str, Any]) -> Method:
         if each.name not in options and each.default is each.default_factory is dataclasses.MISSING:
             flag = each.name if each.name in GIVEN else f"{name}.{each.name}"
             raise ValueError(f"method {name} needs --{flag}; see coretune select --method {name} --help")
-    return kind(**options)
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _built(hints[key], value) for key, value in options.items()})
 
 
-def pool_options(name: str) -> tuple[str, ...]:
-    """The options of a method that are pools, which the command line takes as files."""
-    kinds = typing.get_type_hints(methods.find(name))
-    return tuple(key for key, kind in kinds.items() if kind is Pool or Pool in typing.get_args(kind))
+def _built(hint: Any, value: Any) -> Any:
+    """An option as its field has it: a table of `run.toml` becomes the dataclass that it stands for."""
+    if not isinstance(value, Mapping):
+        return value
+    kinds = [each for each in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(each)]
+    if not kinds:
+        return value
+    hints = typing.get_type_hints(kinds[0])
+    known = {each.name for each in dataclasses.fields(kinds[0])}
+    for key in value:
+        if key not in known:
+            raise ValueError(f"{getattr(kinds[0], '__name__', kinds[0])} takes no {key!r}{nearest(key, known)}")
+    plain = {key: None if each == "none" else each for key, each in value.items()}
+    return kinds[0](**{key: _built(hints[key], each) for key, each in plain.items()})  # type: ignore[operator]
+
+
+def file_options(name: str) -> dict[str, Callable[[str], Pool | Knowledge]]:
+    """The options of a method that the command line takes as files, and what reads each: a pool, or knowledge."""
+    found: dict[str, Callable[[str], Pool | Knowledge]] = {}
+    for key, kind in typing.get_type_hints(methods.find(name)).items():
+        kinds = {kind, *typing.get_args(kind)}
+        if kinds & {Pool, Knowledge}:
+            found[key] = read_pool if Pool in kinds else read_knowledge
+    return found
 
 
 @dataclass(frozen=True)
@@ -148,14 +170,14 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
     budget = Budget.parse(request.budget)
     there = run_folder.identity_of(out)
     same_models(request.digests)
-    pools = {
-        name: read_pool(request.options[name])
-        for name in pool_options(request.method)
+    files = {
+        name: read(request.options[name])
+        for name, read in file_options(request.method).items()
         if request.options.get(name) is not None
     }
     filled = {"model": request.model, "template": request.template}
     method = make_method(
-        request.method, {**{name: value for name, value in filled.items() if value}, **request.options, **pools}
+        request.method, {**{name: value for name, value in filled.items() if value}, **request.options, **files}
     )
     with lab.stage("read") as stage:
         pool = read_pool(*request.inputs, columns=request.columns or None, progress=lab.progress)
@@ -167,7 +189,7 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
             f"and is {pool.fingerprint}; bring the old files back, or choose anew with coretune select"
         )
     pool, score_digest = _with_scores(pool, request.scores)
-    identity = _identity(request, pool, pools, score_digest)
+    identity = _identity(request, pool, files, score_digest)
     if there == identity and not overwrite:
         return Finished(out, None, pool)
     if there is not None and not overwrite:
@@ -178,7 +200,7 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
     places = _places(outcome.pool, lab, request.seed)
     tables = run_tables(request, method, outcome, lab)
     tables["run"] |= {"identity": identity, "started": started.isoformat(timespec="seconds")}
-    tables["pool"] |= {"option_fingerprints": {name: each.fingerprint for name, each in pools.items()}}
+    tables["pool"] |= {"option_fingerprints": {name: each.fingerprint for name, each in files.items()}}
     with run_folder.in_place_at_once(out) as folder:
         _write(folder, outcome, places, lab, request.format)
         tables["run"]["seconds"] = round(time.perf_counter() - clock, 3)
@@ -230,10 +252,10 @@ def _with_scores(pool: Pool, files: tuple[str, ...]) -> tuple[Pool, str]:
     return pool, digest.hexdigest()
 
 
-def _identity(request: Request, pool: Pool, pools: Mapping[str, Pool], score_digest: str) -> str:
-    """A digest of what was asked, with pools by content: equal for the same run, whatever the files are called."""
+def _identity(request: Request, pool: Pool, files: Mapping[str, Pool | Knowledge], score_digest: str) -> str:
+    """A digest of what was asked, with files by content: equal for the same run, whatever the files are called."""
     asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint, "scores": score_digest}
     del asked["digests"]
-    asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in pools.items()}}
+    asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in files.items()}}
     text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -9,12 +9,15 @@ import pytest
 
 from coretune import methods
 from coretune.features.embedding import Embedding
+from coretune.judge import Judge
+from coretune.knowledge import Knowledge
 from coretune.lab import Lab, release
 from coretune.rounds import run
 from coretune.runs import make_method
 from coretune.selection import Budget
+from tests.faulty_server import FaultyServer
 from tests.made_models import causal_folder
-from tests.made_pools import HashedWords, pool_of
+from tests.made_pools import TOPICS, HashedWords, pool_of
 
 NAMES = methods.names()
 REQUIRED = {"kmq": {"quality": "stars"}}  # options without a default
@@ -22,15 +25,34 @@ REQUIRED = {"kmq": {"quality": "stars"}}  # options without a default
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_models(tmp_path_factory):
-    """No real models: a stand-in for encoders, and a tiny language model for methods that take gradients."""
+    """No real models: a stand-in for encoders, a tiny language model, and a judge that answers by the hash."""
     folder = tmp_path_factory.mktemp("methods")
-    small = {"model": str(causal_folder(folder / "model")), "rank": 2, "width": 64, "max_tokens": 32}
-    small |= {"warmup_share": 0.05}
-    for name in NAMES:
-        known = {each.name for each in dataclasses.fields(methods.find(name))}
-        if known >= set(small):
-            REQUIRED[name] = small | ({"target": pool_of(folder, 8, seed=1)} if "target" in known - {"model"} else {})
-    with pytest.MonkeyPatch.context() as patch:
+    gradients = {"model": str(causal_folder(folder / "model")), "rank": 2, "width": 64, "max_tokens": 32}
+    gradients |= {"warmup_share": 0.05}
+    reads = {"model": str(causal_folder(folder / "reader", window=4096))}
+    target = {"target": pool_of(folder, 8, seed=1)}
+    labels = {"tags": "topic"}
+    needed = {
+        "ask_llm": {"yes": ("y",), "no": ("n",)},
+        "bm25": target,
+        "instag": labels,
+        "mig": {"quality": "stars", **labels},
+        "nuggets": {"anchors": 2, "max_tokens": 256},
+        "qdit": {"quality": "stars"},
+        "rds": target,
+        "recost": {"knowledge": Knowledge.of([f"{topic}1 {topic}2" for topic in TOPICS]), "step": 5, "search": "bm25"},
+        "s2l": {"checkpoints": 2, "epochs": 1.0, "rank": 2},
+    }
+    with FaultyServer(folder / "judge.log") as server, pytest.MonkeyPatch.context() as patch:
+        needed["alpagasus"] = {"judge": Judge(server.url, "judge", store=str(folder / "answers"))}
+        for name in NAMES:
+            known = {each.name for each in dataclasses.fields(methods.find(name))}
+            if known >= set(gradients):
+                REQUIRED[name] = gradients | (target if "target" in known else {})
+            elif "model" in known and name != "longest":
+                REQUIRED[name] = REQUIRED.get(name, {}) | reads | needed.get(name, {})
+            else:
+                REQUIRED[name] = REQUIRED.get(name, {}) | needed.get(name, {})
         patch.setattr(Embedding, "resolved", lambda self: HashedWords())
         yield
     release()

@@ -2,7 +2,8 @@
 
 Paper: Yu et al., "Diversify and Conquer: Diversity-Centric Data Selection with Iterative Refinement", 2024,
     arXiv 2409.11378, section 2.4 and eq. 3.
-Needs: an encoder, and a quality: `length`, or a column of the data with a number a row (`--kmq.quality`).
+Needs: an encoder, and a quality (`--kmq.quality`): `length`, a column of the data with a number a row, or what a model
+    says (`ifd`, `low_loss`, ...).
 Costs: one encoder pass over the pool, k-means (several, where the silhouette chooses the number of cells).
 
 1. k-means over the unit embeddings of prompt and answer; K by the silhouette, as the paper recommends.
@@ -46,7 +47,8 @@ class Kmq:
     """Options of `kmq`."""
 
     quality: str
-    """What a row is drawn by: length, or the name of a column of the data that holds a number; higher is better."""
+    """What a row is drawn by: length, a column of the data that holds a number, or what a model says of it
+    (answer_tokens, low_loss, high_loss, ifd, ifd_perplexity, yes_probability); higher is better."""
     embedder: str = "minilm"
     """The encoder: a hub id, a folder, `minilm`, or any causal language model."""
     clusters: int | None = None
@@ -59,10 +61,14 @@ class Kmq:
     """What a cell gets: its share of the pool, or the same as every other cell."""
     remote_code: bool = False
     """Let code that comes with the encoder run."""
+    model: str | None = None
+    """The model behind the quality, where it needs one."""
+    template: str | None = None
+    """Chat template for a model that has none; `--template` fills it."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: a draw by quality from every cell."""
-        quality = named_score(self.quality, pool, lab)
+        quality = named_score(self.quality, pool, lab, model=self.model, template=self.template)
         x = lab.features(Embedding(self.embedder, remote_code=self.remote_code), pool).array()
         cluster_rng, draw_rng = rng.spawn(2)
         grid = powers_of_two(len(pool), budget.rows) if self.clusters is None else (self.clusters,)
