@@ -175,6 +175,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection; `owner` is set on a subclass for each server."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body go in one piece, or each waits for the other's acknowledgement
     owner: FaultyServer
 
     def do_POST(self) -> None:

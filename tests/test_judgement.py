@@ -231,7 +231,7 @@ def test_transformers_serve_rates_records(tmp_path: Path) -> None:
     """It ignores what asks for log-probabilities, so the number stated is read; a small model's misses are counted."""
     folder = model_folder(tmp_path / "smollm2")
     for url in served(folder, tmp_path / "log"):
-        judge = Judge(url, str(folder), store=str(tmp_path / "answers"), concurrency=1)
+        judge = Judge(url, str(folder), store=str(tmp_path / "answers"), concurrency=1, timeout_seconds=900)
         spec = Judgement(judge).resolved()
         assert spec.reading == Stated()
         rows: Sequence[Example] = tiny_pool(range(5)).examples(np.arange(5))
