@@ -193,6 +193,8 @@ class _Asker:
                 if gate.settled == seen and not gate.held:
                     break
                 gate.change.wait_for(partial(gate.moved, seen))
+            if self.stop.is_set():
+                raise Stopped
         raise BudgetSpent(
             f"the judge's budget of {limit} leaves no room for the next request, which may take {most}; "
             f"account {budget.account!r} has spent {self.answers.spent(budget.account)}. What was answered is stored "
