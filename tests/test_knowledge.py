@@ -30,6 +30,7 @@ from coretune.knowledge import (
     RandomContext,
     Retrieved,
     SwappedContext,
+    bm25,
     bm25_building,
     bm25_ranking,
     bm25_scores,
@@ -269,7 +270,9 @@ def test_bm25_is_bm25s() -> None:
         np.testing.assert_allclose(index.scores(" ".join(query)), theirs.get_scores(query), rtol=2e-5)
 
 
-def test_pruned_searches_are_exact_and_prefixes_of_deeper_ones() -> None:
+@pytest.mark.parametrize("pruning", [0, 40_000])
+def test_searches_are_exact_and_prefixes_of_deeper_ones(pruning: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bm25, "PRUNING", pruning)
     rng = np.random.default_rng(1)
     documents = [" ".join(f"w{i}" for i in rng.zipf(1.3, rng.integers(0, 30)) if i < 200) for _ in range(3000)]
     index, queries = bm25_index(documents), [documents[i] for i in range(0, 400, 10)]

@@ -29,6 +29,7 @@ from coretune.knowledge.words import words
 from coretune.shapes import Float32, Int32, Int64
 from coretune.store.npy import open_array, save_array
 
+PRUNING = 40_000  # postings that are added in the time that pruning costs a word of a query
 LOOK_UP = 32  # postings of a word that are added in the time that it takes to look one of them up
 WORTH_TRYING = 0.7  # how far what is still to come must have shrunk before passages are weeded out again
 ROUNDING = 2.0**-23  # twice the unit roundoff of float32: what a sum may be off, relative to it, for each number
@@ -61,8 +62,14 @@ class Bm25:
         sums = np.zeros(int(self.count), dtype=np.float32)
         for query, text in enumerate(queries):
             terms, times = self._terms(text)
-            rows = self._candidates(terms, times, k, sums)
-            put_best(out, query, rows, self._scores(terms, times, rows))
+            postings = int((self.starts[terms + 1] - self.starts[terms]).sum())
+            if postings + 3 * len(sums) < PRUNING * len(terms):
+                whole = self._sums(terms, times)
+                rows = np.flatnonzero(whole > 0)
+                put_best(out, query, rows, whole[rows])
+            else:
+                rows = self._candidates(terms, times, k, sums)
+                put_best(out, query, rows, self._scores(terms, times, rows))
         return out
 
     def scores(self, query: str) -> Float32[np.ndarray, " n"]:
@@ -106,11 +113,11 @@ class Bm25:
         slack = (len(terms) + 2) * ROUNDING
         alive: np.ndarray | None = None  # those that can still be among the best, once all others cannot
         tried = np.inf
-        for turn, which in enumerate(order):
-            rows, adds = self._postings(terms[which])
+        for turn, which in enumerate(order.tolist()):
+            rows, adds = self._postings(int(terms[which]))
             worth = 8 * len(rows) >= len(sums) if alive is None else len(alive) > 4 * k
             if worth and rest[turn] <= WORTH_TRYING * tried:
-                tried = rest[turn]
+                tried = float(rest[turn])
                 alive = _still_in(np.flatnonzero(sums > 0) if alive is None else alive, sums, k, tried, slack)
             if alive is not None and LOOK_UP * len(alive) < len(rows):
                 sums[alive] += np.float32(times[which]) * _looked_up(rows, adds, alive)
@@ -127,14 +134,14 @@ class Bm25:
         if len(rows) * len(terms) > int((self.starts[terms + 1] - self.starts[terms]).sum()):
             return np.asarray(self._sums(terms, times)[rows])
         total = np.zeros(len(rows))
-        for term, often in zip(terms, times, strict=True):
+        for term, often in zip(terms.tolist(), times.tolist(), strict=True):
             total += often * _looked_up(*self._postings(term), rows).astype(np.float64)
         return total
 
     def _sums(self, terms: Int64[np.ndarray, " t"], times: Int64[np.ndarray, " t"]) -> np.ndarray:
         """The scores `(n,)` float64 of all passages."""
         total = np.zeros(int(self.count))
-        for term, often in zip(terms, times, strict=True):
+        for term, often in zip(terms.tolist(), times.tolist(), strict=True):
             rows, adds = self._postings(term)
             np.add.at(total, rows, often * adds.astype(np.float64))
         return total

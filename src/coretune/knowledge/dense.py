@@ -42,7 +42,7 @@ class Dense:
         known = np.flatnonzero(np.isfinite(wanted).all(axis=1))
         for start in range(0, len(known), BLOCK_QUERIES):
             mine = known[start : start + BLOCK_QUERIES]
-            for query, rows in zip(mine, nearest_candidates(self.vectors, wanted[mine], k), strict=True):
+            for query, rows in zip(mine.tolist(), nearest_candidates(self.vectors, wanted[mine], k), strict=True):
                 found = self.vectors[rows].astype(np.float64)
                 there = found.any(axis=1)
                 cosines = (found[there] * wanted[query].astype(np.float64)).sum(axis=1)

@@ -59,7 +59,7 @@ def word_count(text: str) -> float:
     """How long a text is, in words; a character of an unspaced script is half a word."""
     said = units(text)
     if text.isascii():
-        return len(said)
+        return float(len(said))
     return len(said) - sum(1 for unit in said if UNSPACED_CHARACTER.match(unit)) / 2
 
 
