@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from coretune.features.yes_probability import PRETRAINING_TEXT, USEFUL_DEMONSTRA
 from coretune.models import find_model, is_seq2seq, load_causal_lm, load_seq2seq_lm, load_tokenizer
 from coretune.pool import Example, Message, content_key
 from coretune.store.digests import address
+from tests.good_and_broken import BROKEN, GOOD
 from tests.laws.feature_examples import varied_pool
 from tests.made_answerers import answering_folder, byte_level, metaspace, t5_folder
 
@@ -28,8 +30,8 @@ WORDS = ["name", "a", "colour", "that", "I", "like.", "Blue.", "useful", "exchan
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not any(mark in str(tmp_path) for mark in ("smollm2",)):
+def own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("models") is None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -60,14 +62,20 @@ def yes(model: str, **options: Any) -> YesProbability:
     return YesProbability(model, **{"question": SHORT, "precision": "float32", **options})
 
 
+@functools.lru_cache(maxsize=1)
+def loaded(name: str) -> tuple[Any, Any]:
+    """A model and its tokenizer, as the libraries give them."""
+    load = load_seq2seq_lm if is_seq2seq(find_model(name)) else load_causal_lm
+    return load(name, device="cpu"), load_tokenizer(name)
+
+
 def full_logits(name: str, question: str, example: Example, cue: str) -> np.ndarray:
     """The naive twin: the question written out, tokenised whole and alone; float64 logits of the first answer token."""
     fence = fence_of([example.prompt, example.answer])
     text = question.replace("{prompt}", example.prompt).replace("{answer}", example.answer).replace("{fence}", fence)
-    tokenizer = load_tokenizer(name)
+    model, tokenizer = loaded(name)
     with torch.inference_mode():
-        if is_seq2seq(find_model(name)):
-            model = load_seq2seq_lm(name, device="cpu")
+        if model.config.is_encoder_decoder:
             ids = torch.tensor([tokenizer(text)["input_ids"]])
             start = torch.tensor([[model.config.decoder_start_token_id]])
             return model(input_ids=ids, decoder_input_ids=start).logits[0, 0].double().numpy()
@@ -76,7 +84,7 @@ def full_logits(name: str, question: str, example: Example, cue: str) -> np.ndar
         else:
             turns = [{"role": "user", "content": text}]
             ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return load_causal_lm(name, device="cpu")(torch.tensor([ids])).logits[0, -1].double().numpy()
+        return model(torch.tensor([ids])).logits[0, -1].double().numpy()
 
 
 def expected(name: str, words: Sequence[str], logits: np.ndarray) -> float:
@@ -328,3 +336,55 @@ def test_every_kind_of_record_is_measured(models: dict[str, str]) -> None:
     for kind in TOKENS:
         got = yes(models[kind], max_tokens=100).resolved().load()(pool.examples(np.arange(len(pool))))
         assert np.isfinite(got.values).all() and (got.values < 0).all() and 2 < got.marks["truncated"].sum() < len(pool)
+
+
+def above(values: np.ndarray, good: np.ndarray) -> float:
+    """The share of pairs of a good and a broken record in which the good one has the higher value (the AUC)."""
+    pairs = values[good][:, None] - values[~good]
+    return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+
+
+def kendall(one: np.ndarray, other: np.ndarray) -> float:
+    """How far two orders agree: 1 for the same, -1 for the reverse."""
+    first, second = np.triu_indices(len(one), 1)
+    return float(np.mean(np.sign(one[first] - one[second]) * np.sign(other[first] - other[second])))
+
+
+def test_the_area_and_the_agreement_by_hand() -> None:
+    good = np.array([True, True, False, False])
+    assert above(np.array([3.0, 1.0, 1.0, 0.0]), good) == 0.875
+    assert kendall(np.array([1, 2, 3, 4]), np.array([1, 2, 4, 3])) == pytest.approx(4 / 6)
+
+
+@pytest.mark.models
+def test_smollm2_says_what_its_full_logits_say() -> None:
+    words = {"yes": ["yes", "Yes", "Ġyes", "ĠYes"], "no": ["no", "No", "NO", "Ġno", "ĠNo", "ĠNO"]}
+    said = [say(*GOOD[0]), say(*BROKEN[0]), say(*GOOD[13])]
+    spec = yes("smollm2-135m").resolved()
+    names = [load_tokenizer("smollm2-135m").convert_ids_to_tokens(list(group)) for group in spec._answers()]
+    assert [sorted(group) for group in names] == [sorted(group) for group in words.values()]
+    got = spec.load()(said)
+    for row, example in enumerate(said):
+        logits = full_logits("smollm2-135m", SHORT, example, "")
+        likely, unlikely = (expected("smollm2-135m", words[word], logits) for word in ("yes", "no"))
+        np.testing.assert_allclose(got.values[row], np.log(likely), atol=1e-4)
+        np.testing.assert_allclose(got.numbers["log_odds_two_way"][row], np.log(likely / unlikely), atol=1e-4)
+
+
+@pytest.mark.models
+@pytest.mark.slow
+def test_smollm2_s_order_hardly_depends_on_the_order_of_the_options(record_property: Any) -> None:
+    """With 135M parameters its yes tells good from broken no better than chance (area .46 of all 50; .9 is wanted)."""
+    chosen = [*GOOD[:12], *BROKEN[:12]]
+    swapped = USEFUL_DEMONSTRATION.replace("- yes\n- no", "- no\n- yes")
+    assert swapped != USEFUL_DEMONSTRATION
+    one, other = (
+        YesProbability("smollm2-135m", question).resolved().load()([say(*each) for each in chosen]).values
+        for question in (USEFUL_DEMONSTRATION, swapped)
+    )
+    area, agreement = above(one, np.arange(24) < 12), kendall(one, other)
+    record_property("area", area)
+    record_property("kendall", agreement)
+    print(f"area {area:.3f}, Kendall's tau {agreement:.3f}")
+    assert agreement > 0.5
+    assert area > 0.2
