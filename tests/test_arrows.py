@@ -91,7 +91,6 @@ SLOW_PACKAGES = {
     "huggingface_hub": "models",
     "gguf": "models",
     "datasets": "readers",
-    "bm25s": "knowledge",
     "openai": "judge",
     "ray": "engines.ray",
 }
