@@ -1,6 +1,7 @@
 """Prompts of judges: a few words around a record, which is fenced off as data, and the wording of known questions.
 
-The fence is a mark drawn from the record's own digest that occurs nowhere in it, so no record can close it.
+The fence is a mark drawn from the record's own digest that occurs nowhere in it, so no record can close it; nor can one
+end the message itself, since what chat templates take for control tokens is broken up.
 """
 
 from __future__ import annotations
@@ -19,9 +20,18 @@ GUARD = (
 )
 
 
+CONTROL = re.compile(
+    r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])", re.IGNORECASE
+)
+
+
 def clean(text: str) -> str:
-    """Text that can be sent: halves of broken characters become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Text that can be sent: halves of broken characters become question marks, and control tokens mere words.
+
+    Servers read `<|im_end|>` in a message as the end of that message, fence or not; a blank after its first sign
+    prevents it, for the tokens of the common chat templates.
+    """
+    return CONTROL.sub(r"\g<0> ", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def mark_for(texts: Mapping[str, str]) -> str:
