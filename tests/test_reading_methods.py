@@ -10,14 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from coretune.cli import main
+from coretune.features import Ragged
 from coretune.features.answer_loss import AnswerLoss
+from coretune.features.answer_token_losses import AnswerTokenLosses
 from coretune.features.embedding import Embedding
+from coretune.features.noisy_token_losses import NoisyTokenLosses, drawn
 from coretune.judge import Judge
 from coretune.knowledge import Knowledge
 from coretune.lab import Lab, release
 from coretune.methods._labels import numbered, split
 from coretune.methods.nuggets import golden, ranked
 from coretune.methods.s2l import quotas
+from coretune.methods.t_shirt import ratios
 from coretune.quality import READ, named_score
 from coretune.rounds import run
 from coretune.runs import Request, make_method
@@ -269,3 +273,40 @@ def test_an_unknown_field_of_a_table_names_the_nearest():
     request = Request(("pool",), "alpagasus", "5", options={"judge": {"url": "http://x", "model": "m", "budgt": {}}})
     with pytest.raises(ValueError, match="did you mean 'budget'"):
         make_method("alpagasus", request.options)
+
+
+def test_t_shirt_s_ratios_by_hand():
+    delta = np.array([-1, -0.05, -0.1, -1.5])
+    given, alone = Ragged.of([delta + 2, delta[:2] + 1]), Ragged.of([np.full(4, 2.0), np.ones(2)])
+    plain, some = ratios(given, alone, 1, 0.5)
+    np.testing.assert_allclose(plain[0], 0.516, atol=5e-4)
+    np.testing.assert_allclose(some[0], 0.287, atol=5e-4)  # tokens 1 and 4
+    np.testing.assert_allclose(some[1], np.exp(-1), rtol=1e-6)
+    two = ratios(Ragged.of([np.concatenate([delta + 2, delta[::-1] + 2])]), Ragged.of([np.full(8, 2.0)]), 2, 0.5)
+    np.testing.assert_allclose(two[1], [[0.287, 0.287]], atol=5e-4)
+
+
+def test_t_shirt_takes_steady_rows_among_the_best(tmp_path, model, store):
+    pool = pool_of(tmp_path, 60)
+    made = outcome_of("t_shirt", pool, "10", store, model=model, copies=3).rounds[-1]
+    mean, deviation, plain = (made.columns[each] for each in ("selective_ifd", "deviation", "ifd_perplexity"))
+    best = highest(np.where(plain < 1, mean, mean - 1e6), 20)
+    steady = best[highest(-deviation[best] - 1e6 * (plain[best] >= 1), 10)]
+    np.testing.assert_array_equal(made.selection.rows, steady)
+    assert deviation.min() > 0
+
+
+def test_noise_is_neftune_s_and_its_absence_changes_nothing(tmp_path, model, store):
+    pool, lab = pool_of(tmp_path, 12), Lab(store)
+    plain = lab.features(AnswerTokenLosses(model, precision="float32"), pool).ragged()
+    still = lab.features(NoisyTokenLosses(model, copies=2, scale=0.0, precision="float32"), pool).ragged()
+    blurred = lab.features(NoisyTokenLosses(model, copies=2, scale=50.0, precision="float32"), pool).ragged()
+    for row in range(12):
+        np.testing.assert_allclose(still[row].reshape(2, -1), np.stack([plain[row]] * 2), rtol=1e-5, atol=1e-5)
+        one, other = blurred[row].reshape(2, -1)
+        assert np.abs(one - other).max() > 1e-3
+        assert np.abs(one - plain[row]).max() > 1e-3
+    noise = drawn(NoisyTokenLosses(model), b"key", 0, 0, (50, 80))
+    assert np.abs(noise).max() <= 5 / np.sqrt(50 * 80)
+    np.testing.assert_allclose(noise.std(), 5 / np.sqrt(50 * 80) / np.sqrt(3), rtol=0.03)
+    assert (drawn(NoisyTokenLosses(model), b"key", 0, 1, (50, 80)) != noise).all()

@@ -43,6 +43,7 @@ def examples() -> list[Case]:
     from coretune.features.judgement import Judgement
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
+    from coretune.features.noisy_token_losses import NoisyTokenLosses
     from coretune.features.rating import Rating
     from coretune.features.tags import Tags
     from coretune.features.weight_gradient import WeightGradient
@@ -72,6 +73,7 @@ def examples() -> list[Case]:
         Case("answer loss, context", lambda folder: AnswerLoss(*_answered(folder), GIVEN, 16, precision="float32")),
         Case("answer loss, nothing", lambda folder: AnswerLoss(*_answered(folder, "nothing"), precision="float32")),
         Case("answer token losses", lambda folder: AnswerTokenLosses(*_answered(folder), precision="float32")),
+        Case("noisy token losses", lambda folder: NoisyTokenLosses(*_answered(folder), copies=2, precision="float32")),
         Case("demonstration loss", lambda folder: DemonstrationLoss(*_anchored(folder), precision="float32")),
         Case("judgement", lambda folder: Judgement(_judge(folder))),
         Case("judgement, stated", lambda folder: Judgement(_judge(folder, logprobs=False), longest_characters=99)),

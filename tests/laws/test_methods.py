@@ -41,6 +41,7 @@ def _small_models(tmp_path_factory):
         "qdit": {"quality": "stars"},
         "rds": target,
         "recost": {"knowledge": Knowledge.of([f"{topic}1 {topic}2" for topic in TOPICS]), "step": 5, "search": "bm25"},
+        "t_shirt": {"copies": 2},
         "s2l": {"checkpoints": 2, "epochs": 1.0, "rank": 2},
     }
     with FaultyServer(folder / "judge.log") as server, pytest.MonkeyPatch.context() as patch:

@@ -81,25 +81,29 @@ def resolved(spec: Spec) -> Spec:
 
 def load(spec: Any) -> Callable[[Sequence[Example]], TokenLosses]:
     """Load what a resolved spec names. Raises `ModelError` where it is not what was resolved."""
-    tokenizer = conversations(spec.model, spec.template, spec.digest, spec.tokenizer).tokenizer
-    first, model = first_token(tokenizer, spec.model), causal_of(spec)
-    reader: AnswersAlone | WholeConversations = AnswersAlone(tokenizer, first, spec.max_tokens)
-    if spec.before == "conversation":
-        find = None if spec.context is None else spec.context.load()
-        reader = WholeConversations(tokenizer, first, spec.max_tokens, find, spec.context_tokens)
+    reader, model = reader_of(spec), causal_of(spec)
 
     def measure(examples: Sequence[Example]) -> TokenLosses:
         found, numbers = reader.read(examples)
         losses, entropies, ends = token_losses(model, found, spec.batch_tokens)
-        counts = np.zeros(found.count, dtype=np.int64)
-        np.add.at(counts, found.rows, np.diff(ends))
-        offsets = np.concatenate([[0], np.cumsum(counts)])
+        offsets = found.offsets(ends)
         marks = {**found.marks, NOT_FINITE: np.zeros(found.count, dtype=bool)}
         bad = np.flatnonzero(~np.isfinite(losses))
         marks[NOT_FINITE][np.searchsorted(offsets, bad, side="right") - 1] = True
         return TokenLosses(losses, entropies, offsets, marks, numbers)
 
     return measure
+
+
+def reader_of(spec: Any) -> AnswersAlone | WholeConversations:
+    """What makes pieces of examples for a resolved spec, with its context where it has one."""
+    tokenizer = conversations(spec.model, spec.template, spec.digest, spec.tokenizer).tokenizer
+    first, context = first_token(tokenizer, spec.model), getattr(spec, "context", None)
+    if spec.before == "nothing":
+        return AnswersAlone(tokenizer, first, spec.max_tokens)
+    if context is None:
+        return WholeConversations(tokenizer, first, spec.max_tokens)
+    return WholeConversations(tokenizer, first, spec.max_tokens, context.load(), spec.context_tokens)
 
 
 def causal_of(spec: Any) -> Causal:

@@ -29,6 +29,12 @@ class Conversations:
     longest: int
     pad: int
 
+    def offsets(self, ends: Int64[np.ndarray, " p1"]) -> Int64[np.ndarray, " n1"]:
+        """Where the values of each row begin, and the last one's end, from where those of each piece do."""
+        counts = np.zeros(self.count, dtype=np.int64)
+        np.add.at(counts, self.rows, np.diff(ends))
+        return np.concatenate([[0], np.cumsum(counts)])
+
 
 @dataclass(frozen=True)
 class Reader:
