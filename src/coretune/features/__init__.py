@@ -108,8 +108,9 @@ class FeatureSpec(Protocol):
     """A measurement as data. `version` is raised by hand when the values change for the same fields.
 
     A class may also say `shard_rows`, the rows measured and stored at a time, `row_bytes`, the bytes a row takes on the
-    disk (the lab then refuses at once what the disk will not hold), and `tolerance`, how far its values may depend on
-    batches and workers (without it, not at all). What `load` gives may be called by several threads at once.
+    disk (the lab then refuses at once what the disk will not hold), `tolerance`, how far its values may depend on
+    batches and workers (without it, not at all), and `detail`, words that tell it from others of its class and model.
+    What `load` gives may be called by several threads at once.
     """
 
     version: ClassVar[int]

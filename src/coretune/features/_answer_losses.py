@@ -62,6 +62,13 @@ def refuse_nonsense(spec: Any) -> None:
         raise ValueError("a context is asked of an answer loss before nothing; ask for it before the conversation")
 
 
+def detail_of(spec: Any) -> str:
+    """What tells a loss from others of its model, in words: `alone`, `behind retrieved`."""
+    if spec.before == "nothing":
+        return "alone"
+    return "" if spec.context is None else f"behind {type(spec.context).__name__.removesuffix('Context').lower()}"
+
+
 def resolved(spec: Spec) -> Spec:
     """The same spec with nothing left open. Raises `ModelError`."""
     from coretune.features._loss_precision import agreeing_precision

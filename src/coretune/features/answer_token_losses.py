@@ -48,6 +48,11 @@ class AnswerTokenLosses:
     """Content hash of tokenizer and template; `resolved` finds it."""
 
     @property
+    def detail(self) -> str:
+        """What stands before the answers, where that is not the conversation alone."""
+        return _answer_losses.detail_of(self)
+
+    @property
     def shard_rows(self) -> int:
         """Rows between two writes: enough that few batches are part-filled, few enough to share among workers."""
         return max(512, (self.batch_tokens or 0) // 2)

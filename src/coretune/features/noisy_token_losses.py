@@ -63,6 +63,11 @@ class NoisyTokenLosses:
     """Content hash of tokenizer and template; `resolved` finds it."""
 
     @property
+    def detail(self) -> str:
+        """What stands before the answers, where that is not the conversation."""
+        return "alone" if self.before == "nothing" else ""
+
+    @property
     def shard_rows(self) -> int:
         """Rows between two writes: about as long as some hundred rows that are read once."""
         return max(8, 512 // self.copies)

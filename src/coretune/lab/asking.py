@@ -18,11 +18,21 @@ from coretune.shapes import Int64
 
 
 def title(spec: FeatureSpec) -> str:
-    """What a feature is called in stages and messages: `embedding minilm`, its class and its first field, if text."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(spec).__name__).lower()
+    """What a feature is called in stages and messages: `embedding minilm`, its class and its first field, if text.
+
+    What tells it from others of its class and model, its `detail`, follows: `answer loss smollm2-135m, alone`.
+    """
+    name = words_of_class(spec)
     fields = dataclasses.fields(spec) if dataclasses.is_dataclass(spec) else ()
     first = getattr(spec, fields[0].name) if fields else None
-    return f"{name} {Path(first).name or first}" if isinstance(first, str) else name
+    whole = f"{name} {Path(first).name or first}" if isinstance(first, str) else name
+    detail = getattr(spec, "detail", "")
+    return f"{whole}, {detail}" if detail else whole
+
+
+def words_of_class(spec: object) -> str:
+    """The name of an object's class in words."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(spec).__name__).lower()
 
 
 def refuse_too_large(spec: FeatureSpec, rows: int, store: Path, name: str) -> None:

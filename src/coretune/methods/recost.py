@@ -22,7 +22,8 @@ Differs: the paper's text was not at hand. Confirmed by summaries: knowledge per
 entropy, re-ranking by two ranks, a sampler with a sliding window. Reconstructed: retrieval, the sign of R
 (`relative=ratio` is the other form, Hk / H0 from low to high), the sum (`rank` takes either rank alone), window, step
 and distance; `sampler=clusters` is the other reading of "diversity-consistent", the pool's own k-means clusters in
-proportion. `control` subtracts from R what the same length of random passages gains, the effect of format alone.
+proportion. Small budgets: steps of at most a tenth of the budget, as 50 are of the paper's 520 rows.
+`control` subtracts from R what the same length of random passages gains, the effect of format alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Recost:
     sampler: Literal["window", "clusters"] = "window"
     """Sliding window over the ranking, or the best of every cluster of the pool."""
     step: int = 50
-    """Rows that the sliding window takes at a time."""
+    """Rows that the sliding window takes at a time; at most a tenth of the budget."""
     window: int = 10
     """How many times as many it chooses among: 1 takes the best, many take the most distant."""
     control: bool = False
@@ -108,9 +109,9 @@ class Recost:
         }[self.rank]()
         x = lab.features(Embedding(self.embedder), pool).array()
         if self.sampler == "window":
-            chosen = budget.fill(
-                lambda k, _: sliding_window(score, x, k, step=self.step, window=self.window * self.step), fill_rng
-            )
+            step = min(self.step, max(1, budget.rows // 10))
+            width = self.window * step
+            chosen = budget.fill(lambda k, _: sliding_window(score, x, k, step=step, window=width), fill_rng)
             yield Round(chosen, columns=columns, notes={"knowledge": known.digest})
             return
         cells = lab.keep(kmeans, x, max(1, min(100, budget.rows // 10)), cluster_rng)
