@@ -86,7 +86,7 @@ SLOW_PACKAGES = {
     "transformers": "models tuning",
     "peft": "features tuning",
     "safetensors": "features tuning",
-    "numba": "features",
+    "numba": "features pickers",
     "sentence_transformers": "models",
     "huggingface_hub": "models",
     "gguf": "models",

@@ -5,8 +5,8 @@ picks are guessed first and checked afterwards: a factorisation in float32 among
 which are likely to come next, their directions and the residual after each are made in float64 for all of them at once,
 and one product of all atoms with those residuals then says how many of the guesses hold. So atoms and directions are
 read once for a row of picks, in matrix products, and no Gram matrix of all atoms is formed. Where there are few atoms,
-the plain loop is faster. Products in float32 only say which atoms need not be looked at; those that come near a pick
-are compared with it in float64.
+the plain loop is faster, compiled where a process makes many picks. Products in float32 only say which atoms need not
+be looked at; those that come near a pick are compared with it in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coretune.distances import Rows, blocks, slack
-from coretune.pickers.directions import Directions
+from coretune.distances.rows import ArrayRows
+from coretune.pickers._pursuit_loop import ASKED, Walk
+from coretune.pickers.directions import DEPENDENT, Directions
 from coretune.pickers.guesses import Guesses, block_size
 from coretune.shapes import Bool, Float, Int64
 
@@ -104,8 +106,10 @@ def pursue(atoms: Atoms, target: Float[np.ndarray, " d"], free: Bool[np.ndarray,
         run = pursue(atoms.part(own), target, np.ones(len(own), bool), k, rule) if len(own) else Run.empty(target)
         return replace(run, rows=own[run.rows])
     room = min(k, len(own) if rule.ridge else min(len(own), atoms.rows.d))
-    path = Directions(atoms.rows.basis(room), target, room, rule.ridge)
     few = atoms.rows.n * atoms.rows.d <= FEW
+    if few and isinstance(atoms.rows, ArrayRows) and (loop := ASKED.loop(atoms.rows, room)) is not None:
+        return _compiled(loop, atoms.rows, target, room, _Check(atoms, rule, free))
+    path = Directions(atoms.rows.basis(room), target, room, rule.ridge)
     picks = (_one_by_one if few else _guessed)(atoms, path, _Check(atoms, rule, free))
     t = path.count
     return Run(np.array(picks, dtype=np.int64), path.lower[:t, :t].copy(), path.steps[:t].copy(), path.residual)
@@ -122,6 +126,17 @@ def _one_by_one(atoms: Atoms, path: Directions, check: _Check) -> list[int]:
         check.barred[row] = -np.inf
         picks.append(row)
     return picks
+
+
+def _compiled(loop: Walk, rows: ArrayRows, target: Float[np.ndarray, " d"], room: int, check: _Check) -> Run:
+    """The plain loop again, compiled."""
+    x, residual, barred = rows.x.view(), np.array(target, dtype=np.float64), check.barred < 0
+    x.setflags(write=False)  # always: for rows that can be written it would be compiled again
+    vectors, lower, steps = np.empty((room, rows.d)), np.zeros((room, room)), np.empty(room)
+    picks = np.empty(room, np.int64)
+    bounds = float(check.rule.ridge), check.least, check.tie, check.error, DEPENDENT**2
+    t = loop(x, residual, barred, bool(check.rule.positive), bounds, (vectors, lower, steps, picks))
+    return Run(picks[:t].copy(), lower[:t, :t].copy(), steps[:t].copy(), residual)
 
 
 def _guessed(atoms: Atoms, path: Directions, check: _Check) -> list[int]:
