@@ -54,7 +54,8 @@ ARROWS = {
     "cascade": "pickers selection",
     "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "cascade distances features judge knowledge partitions pickers pool quality rounds scores selection tuning",
+    "methods": "cascade distances features judge knowledge partitions pickers pool quality rounds scores selection "
+    "tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
