@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coretune.features.answer_loss import AnswerLoss
 from corruptions import SPOILT, spoil
 
 from coretune import Lab, Pool, read_pool
@@ -27,6 +26,7 @@ from coretune.chat import PLAIN
 from coretune.data import DEMO_POOL
 from coretune.engines import engine_for
 from coretune.errors import Unmeasurable
+from coretune.features.answer_loss import AnswerLoss
 from coretune.features.yes_probability import YesProbability
 from coretune.knowledge import Knowledge, RandomContext, Retrieved, indexed
 from coretune.scores.surprise import ifd_loss_ratio, ifd_perplexity_ratio, rank_sum, relative_entropy
