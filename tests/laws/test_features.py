@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import pickle
 import pkgutil
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,25 @@ def test_a_value_is_the_same_for_any_shard_size_and_in_threads(
             lab = Lab(tmp_path / str(rows), map=engine)
             expect_same(spec, want, through_lab(lab, spec, pool))
         assert lab.stages[-1].rows == len(np.unique(pool.keys, axis=0))
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if not each.marks])
+def test_a_value_does_not_depend_on_the_side_that_a_tokenizer_pads(
+    case: Case, made: Any, pool: Pool, tmp_path: Path
+) -> None:
+    spec = made(case)
+    folder = Path(str(getattr(spec, "model", "")))
+    if not (folder / "tokenizer_config.json").is_file():
+        return  # it reads with no tokenizer
+    for side in ("left", "right"):
+        shutil.copytree(folder, tmp_path / side)
+        at = tmp_path / side / "tokenizer_config.json"
+        at.write_text(json.dumps(json.loads(at.read_text()) | {"padding_side": side}))
+    said = [
+        measured(loaded(dataclasses.replace(spec, model=str(tmp_path / side)).resolved()), pool, np.arange(len(pool)))
+        for side in ("left", "right")
+    ]
+    expect_same(spec, *said)
 
 
 @pytest.fixture(scope="module")
