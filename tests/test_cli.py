@@ -208,7 +208,7 @@ def test_help_teaches_the_options_of_the_method(capsys):
     code, said, _ = coretune(capsys, "select", "--method", "kmq", "--help")
     assert code == 0
     assert "--kmq.quality" in said
-    assert "or the name of a column" in " ".join(said.replace("│", " ").split())
+    assert "a column of the data that holds a number" in " ".join(said.replace("│", " ").split())
     code, said, _ = coretune(capsys, "methods")
     assert code == 0
     assert "arXiv 2305.09246" in said

@@ -13,7 +13,8 @@ Costs: one forward pass over every pair of a row and an anchor: n x 100 answers.
 Notation: GS -> `golden`; S_zsl, S_iit -> the anchors' log-probabilities without and with the row; m -> `anchors`.
 Relations: DELIFT replaces the yes or no of an anchor by how much it gained, and the anchors by the whole pool.
 Differs: an anchor that is the row itself is left out of the row's score, where showing it gives its answer away; the
-authors count it. Ties, of which m + 1 levels make many, go to the larger mean gain in log-probability. The row is an
+authors count it. Anchors have at most half as many characters as the window has tokens, so that there is room before
+them. Ties, of which m + 1 levels make many, go to the larger mean gain in log-probability. The row is an
 earlier exchange of the model's own chat template, where the authors write both into one prompt.
 """
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from coretune.lab import Lab
 
 log = logging.getLogger(__name__)
+
+WINDOW = 2048  # tokens that are read unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,13 @@ class Nuggets:
         cells = lab.keep(kmeans, x, min(self.anchors, max(1, len(pool) // 10)), rng)
         centers = cells.centers
         assert centers is not None
-        nearest = [
-            cells.members(cell)[closest(x[cells.members(cell)], centers[cell], 1).rows[0]] for cell in range(len(cells))
-        ]
+        characters = np.array([sum(len(turn.content) for turn in example.messages) for example in pool])
+        room = (self.max_tokens or WINDOW) // 2
+        nearest = []
+        for cell in range(len(cells)):
+            rows = cells.members(cell)
+            short = rows[characters[rows] <= max(room, characters[rows].min())]
+            nearest.append(short[closest(x[short], centers[cell], 1).rows[0]])
         return np.array(nearest, np.int64)
 
 
