@@ -3,11 +3,11 @@
     python benchmarks/published.py --pool alpaca_52k.parquet --sets cherry=cherry_alpaca_5_percent.parquet ...
         [--model smollm2-135m] [--template plain] [--rows 300] [--others 600] [--store DIR] [--out FILE]
 
-Every subset is a parquet file with a column `pool_index`, the row of the pool. Of each, `--rows` rows are drawn, and
-`--others` rows from the whole pool as their counterpart; all scores are measured on these alone. A cell is the chance
-that a row of the subset scores above a row drawn from the pool (rows in the subset left out), .5 where the score knows
-nothing of it, with its standard error. The last column is the rank correlation with the published score, where the file
-has one.
+Every subset is a parquet file with a column `pool_id`, the id of a record of the pool. Of each, `--rows` rows are
+drawn, and `--others` rows from the whole pool as their counterpart; all scores are measured on these alone. A cell
+is the chance that a row of the subset scores above a row drawn from the pool (rows in the subset left out), .5
+where the score knows nothing of it, with its standard error. The last column is the rank correlation with the
+published score, where the file has one.
 """
 
 from __future__ import annotations
@@ -80,8 +80,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     pool, rng = read_pool(asked.pool), np.random.default_rng(0)
+    row_of = {name: row for row, name in enumerate(pool.column("id").tolist())}
     tables = {each.partition("=")[0]: pq.read_table(each.partition("=")[2]) for each in asked.sets}
-    whole = {name: table["pool_index"].to_numpy() for name, table in tables.items()}
+    tables = {  # without records that the pool rejects
+        name: table.filter(np.isin(table["pool_id"].to_numpy(), list(row_of))) for name, table in tables.items()
+    }
+    whole = {name: np.array([row_of[each] for each in table["pool_id"].to_pylist()]) for name, table in tables.items()}
     drawn = {
         name: np.sort(rng.choice(len(rows), min(asked.rows, len(rows)), replace=False)) for name, rows in whole.items()
     }
