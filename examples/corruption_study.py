@@ -6,7 +6,7 @@
 For every score: the area under the ROC curve (the chance that a clean record stands above a dirty one), by way of
 spoiling too, and the share of dirty records among the best 1%, 5% and 10%, with 95% bootstrap intervals over records.
 Without --pool, 2,000 records of the shipped set are spoilt and its other 1,000 are the trusted knowledge. On two cores
-about half an hour with smollm2-135m; needs [models].
+an hour and a half with smollm2-135m; needs [models].
 """
 
 from __future__ import annotations
