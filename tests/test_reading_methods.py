@@ -310,3 +310,12 @@ def test_noise_is_neftune_s_and_its_absence_changes_nothing(tmp_path, model, sto
     assert np.abs(noise).max() <= 5 / np.sqrt(50 * 80)
     np.testing.assert_allclose(noise.std(), 5 / np.sqrt(50 * 80) / np.sqrt(3), rtol=0.03)
     assert (drawn(NoisyTokenLosses(model), b"key", 0, 1, (50, 80)) != noise).all()
+
+
+@pytest.mark.parametrize("name", ["ifd", "nuggets"])
+def test_a_share_that_is_none_is_refused_before_anything_is_spent(tmp_path, model, name):
+    lab = Lab(tmp_path / "store")
+    method = make_method(name, {"model": model, "screen": "length", "keep": 2.0})
+    with pytest.raises(ValueError, match=r"keep 2\.0"):
+        run(method, pool_of(tmp_path, 20), Budget.parse("5"), lab)
+    assert [stage.rows for stage in lab.stages if stage.name != "choose"] == []

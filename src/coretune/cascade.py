@@ -56,8 +56,7 @@ def cascade(
     The sample, drawn from all rows, says what share of the rows that the costly score would have chosen is lost.
     Higher is better in both; ties go to the lower row. Raises `ValueError` where `keep` is no share.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep {keep} asked of a cascade; give a share of the rows above 0, at most 1")
+    refuse_odd_share(keep)
     n = len(cheap)
     order = highest(cheap, n)
     place = np.empty(n, np.int64)
@@ -73,6 +72,12 @@ def cascade(
     lowest = float(found[survives].min())
     score = np.where(survives, found, lowest - 1 - place / n).astype(np.float32)
     return Cascade(score, found, survivors, len(rows), len(best), kept / len(best), wilson(kept, len(best)))
+
+
+def refuse_odd_share(keep: float) -> None:
+    """Raise `ValueError` where `keep` is no share of the rows."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep {keep} asked of a cascade; give a share of the rows above 0, at most 1")
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -182,7 +182,7 @@ def test_a_value_does_not_depend_on_the_side_that_a_tokenizer_pads(
     spec = made(case)
     folder = Path(str(getattr(spec, "model", "")))
     if not (folder / "tokenizer_config.json").is_file():
-        return  # it reads with no tokenizer
+        pytest.skip("it reads with no tokenizer")
     for side in ("left", "right"):
         shutil.copytree(folder, tmp_path / side)
         at = tmp_path / side / "tokenizer_config.json"

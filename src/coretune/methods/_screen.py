@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from coretune.cascade import cascade
+from coretune.cascade import cascade, refuse_odd_share
 from coretune.pool import Pool
 from coretune.quality import named_score
 from coretune.selection import Budget
@@ -39,6 +39,7 @@ def screened(
     """Scores `(n,)` to pick by, and notes: `costly(rows)` of all, or of the rows that the cheap score lets through."""
     if asked.screen is None:
         return np.asarray(costly(np.arange(len(pool))), np.float32), {}
+    refuse_odd_share(asked.keep)
     cheap = named_score(asked.screen, pool, lab, model=asked.screen_model)
     found = cascade(cheap, asked.keep, costly, budget.rows, rng=rng)
     with lab.stage("screen") as stage:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coretune.cascade import refuse_odd_share
 from coretune.features.answer_loss import AnswerLoss
 from coretune.features.embedding import Embedding
 from coretune.features.lora_gradient import AdapterAt
@@ -71,6 +72,7 @@ class Ifd:
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: the highest ratios."""
+        refuse_odd_share(self.keep)  # before anything is spent
         tune_rng, screen_rng, fill_rng = rng.spawn(3)
         adapter = self._experienced(pool, lab, tune_rng) if self.experience else None
         found: Float32[np.ndarray, " n"] = np.full(len(pool), np.nan, np.float32)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coretune.cascade import refuse_odd_share
 from coretune.features.answer_loss import AnswerLoss
 from coretune.features.demonstration_loss import DemonstrationLoss
 from coretune.features.embedding import Embedding
@@ -70,6 +71,7 @@ class Nuggets:
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """One round: the highest golden scores."""
+        refuse_odd_share(self.keep)  # before anything is spent
         cluster_rng, screen_rng, fill_rng = rng.spawn(3)
         anchors = self._anchors(pool, lab, cluster_rng)
         alone = -lab.features(
