@@ -16,11 +16,12 @@ from coretune.cli import main
 from coretune.compare import Plan, compare, read_plan
 from coretune.compare.arms import arm_of, controls_for
 from coretune.compare.bill import bill
+from coretune.compare.choosing import seed_of
 from coretune.compare.forecast import Line
 from coretune.compare.ground import lay
 from coretune.compare.sizes import _at_equal_compute
 from coretune.compare.wording import sentence_of
-from coretune.errors import FolderError
+from coretune.errors import CoretuneError, FolderError
 from coretune.lab import Lab
 from tests.made_pools import records, write_jsonl
 
@@ -197,6 +198,29 @@ def test_an_arm_that_cannot_be_run_does_not_stop_the_others(finished: Path, pool
     assert "no_such_column" in said["failed"]["kmq?quality=no_such_column"]
     assert not tomllib.loads((out / "compare.toml").read_text())["run"]["complete"]
     assert "perplexity" in {each["arm"] for each in said["arms"]}
+
+
+def test_an_arm_that_cannot_be_tuned_is_left_out_whole_and_tried_again(
+    finished: Path, pool_file: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, tune = finished / "untunable", Lab.tune
+    plan = plan_of(pool_file, model, methods=("perplexity", "longest"), controls=("untuned", "random"))
+
+    def failing(self: Lab, spec: Any, pool: Any, *given: Any, **options: Any) -> Any:
+        if spec.seed == wrong:
+            raise CoretuneError("the loss of step 1 is not finite")
+        return tune(self, spec, pool, *given, **options)
+
+    ground = lay(plan, Lab(finished / "store"))
+    wrong = seed_of(ground, next(run for run in ground.runs if run.arm.name == "longest" and run.seed == 1))
+    monkeypatch.setattr(Lab, "tune", failing)
+    compare(plan, out, Lab(finished / "store"))
+    said = verdict_of(out)
+    assert said["failed"] == {"longest": "the loss of step 1 is not finite"}
+    assert {each["arm"] for each in said["arms"]} == {"untuned", "perplexity"}
+    monkeypatch.setattr(Lab, "tune", tune)
+    compare(plan, out, Lab(finished / "store"))
+    assert verdict_of(out)["failed"] == {} and len(verdict_of(out)["arms"]) == 3
 
 
 def test_worker_processes_give_the_same_verdict(finished: Path, tmp_path: Path, pool_file: str, model: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coretune import methods, run_folder
-from coretune.compare.arms import EVERY_EPOCH, FULL, LENGTH_MATCHED, RANDOM, Run
+from coretune.compare.arms import EVERY_EPOCH, FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Arm, Run
 from coretune.compare.ground import Ground
+from coretune.knowledge import Knowledge
 from coretune.partitions import by_quantile, proportional, within
 from coretune.pickers import uniform
+from coretune.pool import Pool
 from coretune.rounds import run as run_method
 from coretune.runs import file_options, make_method
 from coretune.selection import Budget, Selection
@@ -51,8 +54,10 @@ def identity(ground: Ground, run: Run, epochs: float, others: Sequence[str] = ()
     """What a run chooses among and how, as a digest; `others` are the runs that it is matched to."""
     said = {
         "pool": words(ground.pool.keys[ground.train]),
+        "rows": words(ground.train),
         "ids": words([str(each) for each in ground.pool.column("id")[ground.train]]),
         "method": [run.arm.method, words(dict(run.arm.options))],
+        "files": {name: file.fingerprint for name, file in files_of(run.arm).items()},
         "arm": run.arm.name,
         "target": None if ground.target is None or run.arm.kind != "targeted" else ground.target.fingerprint,
         "budget": words(ground.amount(run.budget)) if run.arm.chooses else run.budget,
@@ -99,18 +104,26 @@ def by_method(
 ) -> tuple[Selection, Mapping[str, Any]]:
     """What the arm's method chooses of these rows, and its notes. Raises what the method raises."""
     plan, name = ground.plan, run.arm.method
-    options = dict(run.arm.options)
+    options = dict(run.arm.options) | files_of(run.arm)
     given = {"model": plan.model, "embedder": plan.embedder, "template": plan.template, "target": ground.target}
     known = _fields(name)
-    files = {key: read(options[key]) for key, read in file_options(name).items() if isinstance(options.get(key), str)}
     filled = {key: value for key, value in given.items() if key in known and value is not None}
-    method = make_method(name, {**filled, **options, **files})
+    method = make_method(name, {**filled, **options})
     amount = ground.amount(run.budget)
     done = run_method(
         method, ground.pool.subset(rows), amount, lab, seed=seed, model=plan.model, template=plan.template
     )
     last = done.rounds[-1]
     return done.selection, {**last.notes, "left out": {why: len(each) for why, each in done.pool.excluded.items()}}
+
+
+@cache
+def files_of(arm: Arm) -> dict[str, Pool | Knowledge]:
+    """The options of an arm that are files, read once in this process."""
+    if arm.method in (UNTUNED, FULL, EVERY_EPOCH, LENGTH_MATCHED):
+        return {}
+    asked = dict(arm.options)
+    return {key: read(asked[key]) for key, read in file_options(arm.method).items() if isinstance(asked.get(key), str)}
 
 
 def _fields(name: str) -> set[str]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run
 from coretune.compare.choosing import Chosen, choose, identity, read_chosen, seed_of, write_chosen
 from coretune.compare.ground import WHOLE, Asked, Ground
-from coretune.compare.working import ITEMS, READING, TUNED, Job, carry_out, work
+from coretune.compare.working import ITEMS, READING, TUNED, Job, attempt, carry_out
 from coretune.errors import CoretuneError
 from coretune.lab import Lab
 from coretune.pool import Pool
@@ -78,12 +78,12 @@ class Course:
 
     def baselines(self) -> list[Done]:
         """The model as it comes, and random at every budget: what everything else is measured against."""
-        runs = [run for run in self.ground.runs if run.arm.method in (UNTUNED, RANDOM)]
+        runs = [run for run in self.ground.runs if run.arm.name in (UNTUNED, RANDOM)]
         return self.carried_out(runs)
 
     def others(self) -> list[Done]:
         """All other arms."""
-        return self.carried_out([run for run in self.ground.runs if run.arm.method not in (UNTUNED, RANDOM)])
+        return self.carried_out([run for run in self.ground.runs if run.arm.name not in (UNTUNED, RANDOM)])
 
     def settle(self) -> list[dict[str, Any]]:
         """Try the plan's learning rates and lengths on random at each budget, and on the full pool; take dev's best.
@@ -137,11 +137,22 @@ class Course:
             if found is not None:
                 done.append(self._planned(run, found, self._setting(run) if settings is None else settings[number]))
         jobs = [self._job(each, tasks or self.ground.tasks) for each in done]
-        missing = [job for job in jobs if not job.done]
-        for count, _ in enumerate(self._mapped(missing), 1):
+        missing = [(each, job) for each, job in zip(done, jobs, strict=True) if not job.done]
+        for count, ((each, _), why) in enumerate(
+            zip(missing, self._mapped([job for _, job in missing]), strict=True), 1
+        ):
+            if why is not None:
+                self._fail(each.run, why)
             if self.lab.progress is not None:
                 self.lab.progress("runs", count, len(missing))
-        return done
+        return [each for each in done if each.run.arm.name not in self.failed]
+
+    def _fail(self, run: Run, why: str) -> None:
+        """Note that an arm cannot be run. Raises `CoretuneError` for what all others are measured against."""
+        if run.arm.name in (UNTUNED, RANDOM):
+            raise CoretuneError(f"{run.label} cannot be run, and every arm is measured against it: {why}")
+        log.warning("%s cannot be run: %s", run.label, why)
+        self.failed[run.arm.name] = why
 
     def chosen(self, run: Run) -> tuple[Path, Chosen | None] | None:
         """The folder of a run with its choice, made now if it is not there; None where that failed."""
@@ -163,8 +174,7 @@ class Course:
                 try:
                     found = self._choose(run, folder, epochs, [each for _, each in others if each is not None])
                 except (CoretuneError, ValueError) as error:
-                    log.warning("%s cannot be run: %s", run.label, error)
-                    self.failed[run.arm.name] = str(error)
+                    self._fail(run, str(error))
                     return None
         self._chosen[run] = folder, found
         return folder, found
@@ -210,7 +220,7 @@ class Course:
         weights = None if chosen is None else chosen.weights
         return Job(done.folder, self.lab.store, pool, weights, done.tuning, asked)
 
-    def _mapped(self, jobs: Sequence[Job]) -> Iterator[Path]:
+    def _mapped(self, jobs: Sequence[Job]) -> Iterator[str | None]:
         if self.engine is None:
             yield from map(partial(_work_here, self.lab), jobs)
         else:
@@ -227,6 +237,6 @@ def _alone(pool: Pool | None) -> Pool | None:
     return None if pool is None else Pool.of(pool.examples(np.arange(len(pool))), "run")
 
 
-def _work_here(lab: Lab, job: Job) -> Path:
+def _work_here(lab: Lab, job: Job) -> str | None:
     """Carry out a run in this process, with the lab's engine and its progress."""
-    return work(job, Lab(lab.store, map=lab.map, progress=lab.progress))
+    return attempt(job, Lab(lab.store, map=lab.map, progress=lab.progress))

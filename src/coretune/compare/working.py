@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coretune import run_folder
+from coretune.errors import CoretuneError
 from coretune.evaluation import Reading, Subject, Task
 from coretune.lab import Lab
 from coretune.pool import Pool
@@ -45,15 +46,22 @@ class Job:
         return not self.missing and (self.folder / TUNED).is_file()
 
 
-def carry_out(job: Job) -> Path:
-    """Tune and read what is missing; returns the run's folder. What is finished stays, whatever happens next."""
-    return work(job, Lab(job.store))
+def carry_out(job: Job) -> str | None:
+    """Tune and read what is missing; what is finished stays. Returns why it cannot be carried out, where it cannot."""
+    return attempt(job, Lab(job.store))
 
 
-def work(job: Job, lab: Lab) -> Path:
+def attempt(job: Job, lab: Lab) -> str | None:
     """The same with a lab that may have an engine and tell its progress."""
-    if job.done:
-        return job.folder
+    try:
+        work(job, lab)
+    except (CoretuneError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def work(job: Job, lab: Lab) -> None:
+    """Tune and read. Raises what tuning and reading raise."""
     if job.pool is None:
         subject = Subject(job.tuning.model, lab, None, job.tuning.template)
         _write_tuned(job.folder, None, {})
@@ -66,7 +74,6 @@ def work(job: Job, lab: Lab) -> Path:
         before = len(lab.stages)
         reading = task.read(subject)
         _write_reading(job.folder / name, reading, _spent(lab, before))
-    return job.folder
 
 
 def _spent(lab: Lab, before: int) -> dict[str, Any]:
