@@ -168,3 +168,25 @@ def test_token_budgets_are_met_closely_where_rows_are_many(seed: int) -> None:
     missed = budget.tokens - int(costs[made.rows].sum())
     assert 0 <= missed <= max(0.01 * budget.tokens, np.median(costs) / 2)
     assert len(made) == len(set(made.rows.tolist()))
+
+
+def test_rounds_grow_up_to_the_budget_in_equal_parts() -> None:
+    budget = Budget.parse("50").on(200, 200)
+    parts = budget.rounds(3)
+    assert [part.rows for part in parts] == [17, 33, 50] and all(part.tokens is None for part in parts)
+
+
+def test_rounds_of_so_many_rows_are_the_first_ones_of_a_larger_budget() -> None:
+    costs = np.array([3, 5, 7, 9] * 50)
+    small, large = (Budget.parse(f"{tokens}-tokens").on(200, 200, costs) for tokens in (400, 700))
+    few, many = small.rounds(99, 20), large.rounds(99, 20)
+    assert [part.tokens for part in few] == [120, 240, 360, 400]
+    assert [part.tokens for part in many] == [120, 240, 360, 480, 600, 700]
+    assert few[-1].asked == "400-tokens"
+    assert [part.rows for part in Budget.parse("50").on(200, 200).rounds(1, 20)] == [20, 40, 50]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(0, None), (3, 0), (9, None)])
+def test_rounds_that_mean_nothing_are_refused(count: int, rows: int | None) -> None:
+    with pytest.raises(ValueError, match="rounds"):
+        Budget.parse("8").on(200, 200).rounds(count, rows)

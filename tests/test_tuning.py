@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from coretune.errors import CoretuneError, ModelError, PoolError
+from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
 from coretune.pool import Message, Pool, content_key
+from coretune.store.digests import spec_words
 from coretune.tuning import Tuned, Tuning, find_tuned
 from coretune.tuning.schedule import Plan, learning_rates, mean_rates
 
@@ -442,6 +444,7 @@ def test_after_an_error_it_goes_on_to_the_very_same_weights(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
 from coretune.tuning import Tuning, recording
 from tests.test_tuning import TALKS, pool_of
@@ -488,3 +491,26 @@ def test_an_error_in_a_process_is_said_here(model: str, tmp_path: Path) -> None:
     spec = Tuning(model, batch_rows=3, learning_rate=1e30, max_norm=None, rank=None, precision="float32", warmup=0)
     with pytest.raises(CoretuneError, match=r"loss of step \d is not finite; try a lower learning_rate than 1e\+30"):
         Lab(tmp_path).tune(spec, pool_of(TALKS), processes=2)
+
+
+def test_a_tuning_goes_on_from_the_weights_of_another(tune: Callable[..., Tuned], model: str) -> None:
+    first = tune(epochs=4)
+    start = AdapterAt(first.checkpoints[-1].digest, str(first.path), 0.5)
+    still = tune(start=start, learning_rate=1e-30, epochs=1)
+    assert same(first, still) and still.address != tune(learning_rate=1e-30, epochs=1).address
+    further = tune(start=start, epochs=4)
+    assert further.losses[0] == pytest.approx(still.losses[0]) and further.losses[-1] < first.losses[-1]
+    assert tune(start=dataclasses.replace(start, path="elsewhere", weight=1.0), epochs=4).address == further.address
+    with pytest.raises(ModelError, match=r"rank and alpha are \(4, 32.0\), not \(2, 32.0\)"):
+        tune(start=start, rank=2)
+    with pytest.raises(ModelError, match=r"layer \S*proj\S* is only in one of them"):
+        tune(start=start, targets=("q_proj",))
+    with pytest.raises(ModelError, match="is not the one that was meant"):
+        tune(start=dataclasses.replace(start, digest="0" * 32))
+    with pytest.raises(ValueError, match="a start from an adapter asked of a tuning of all weights"):
+        tune(start=start, rank=None)
+
+
+def test_an_option_that_came_later_leaves_old_addresses_as_they_were(model: str) -> None:
+    said = spec_words(Tuning(model))["fields"]
+    assert "start" not in said and "start" in spec_words(Tuning(model, start=AdapterAt("0", "p")))["fields"]

@@ -18,6 +18,7 @@ from coretune.shapes import Int64
 if TYPE_CHECKING:
     from coretune.lab import Lab
     from coretune.methods import Method
+    from coretune.tuning import Tuned
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,16 @@ NO_ANSWER = "no answer tokens"
 class Round:
     """What a method says after a round: the selection so far, and everything that explains it.
 
-    `columns` holds one value a row `(n,)` for each score; `notes` anything else worth writing down.
+    `model` is the one tuned in the round; `columns` holds one value a row `(n,)` for each score, `cells` one value a
+    cell `(c,)` for whatever the round says of cells (`weight`, `score`); `schedule` is what was trained on where that
+    is more than the selection, and `notes` anything else worth writing down.
     """
 
     selection: Selection
-    model: str | None = None
+    model: Tuned | None = None
     partition: Partition | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
     added: Pool | None = None
     schedule: Mapping[str, Any] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)

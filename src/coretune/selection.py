@@ -124,6 +124,27 @@ class Budget:
         """The same budget for a view of the pool: costs of these rows alone."""
         return self if self.costs is None else replace(self, costs=self.costs[rows])
 
+    def rounds(self, count: int, rows: int | None = None) -> tuple[Budget, ...]:
+        """Budgets that grow round by round up to this one: `count` equal parts, or parts of so many `rows` each.
+
+        With `rows` there are as many rounds as it takes, whatever `count` says, so that a larger budget begins with the
+        same rounds; where tokens are asked, a part has the answer tokens of so many rows on average. Raises
+        `ValueError` for numbers below 1, and where there are more rounds than rows.
+        """
+        if count < 1 or (rows is not None and rows < 1):
+            raise ValueError(f"{count} rounds of {rows} rows asked; give 1 or more")
+        total = self.rows if self.tokens is None else self.tokens
+        if rows is None:
+            ends = [round(total * place / count) for place in range(1, count + 1)]
+        else:
+            step = rows if self.costs is None else max(1, round(rows * float(self.costs.mean())))
+            ends = [*range(step, total, step), total]
+        if len(set(ends)) < len(ends) or not ends[0]:
+            raise ValueError(f"{len(ends)} rounds asked of a budget of {total}; give fewer rounds")
+        if self.tokens is None:
+            return tuple(replace(self, rows=end) for end in ends)
+        return tuple(replace(self, rows=max(1, round(self.rows * end / total)), tokens=end) for end in ends)
+
     def fill(self, choose: Callable[[int, np.random.Generator], Selection], rng: np.random.Generator) -> Selection:
         """What `choose(k, rng)` gives within this budget; every call starts from the same state of `rng`.
 

@@ -154,3 +154,11 @@ class ContextSpec(Protocol):
 def place() -> dict[str, Any]:
     """Field metadata for what says where something lies, not what it is: left out of a feature's address."""
     return {"place": True}
+
+
+def later() -> dict[str, Any]:
+    """Field metadata for an option that came later: left out of an address while it is at its default.
+
+    So what was stored before there was such an option is found again.
+    """
+    return {"later": True}

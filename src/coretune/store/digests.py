@@ -73,13 +73,18 @@ def words(value: Any) -> Any:
     return _object_words(value)
 
 
+def _is_default(value: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field of a dataclass holds its default."""
+    return bool(getattr(value, field.name) == field.default)
+
+
 def _object_words(value: Any) -> dict[str, Any]:
     """A dataclass, a function, or anything with a `fingerprint` (a pool, a feature), in words."""
     if _is_data(value):
         fields = {
             each.name: words(getattr(value, each.name))
             for each in dataclasses.fields(value)
-            if not each.metadata.get("place")
+            if not each.metadata.get("place") and not (each.metadata.get("later") and _is_default(value, each))
         }
         return {"class": class_name(type(value)), "version": getattr(type(value), "version", None), "fields": fields}
     if isinstance(getattr(value, "fingerprint", None), str):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from coretune.errors import CoretuneError, need
+from coretune.features.lora_gradient import AdapterAt
 from coretune.tuning.job import EachStep, Job
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import Tokens
@@ -52,6 +53,7 @@ def read_job(work: Path) -> tuple[Job, int]:
     given: dict[str, Any] = {
         name: tuple(each) if isinstance(each, list) else each for name, each in said["spec"].items()
     }
+    given["start"] = None if given.get("start") is None else AdapterAt(**given["start"])
     arrays = {name: np.load(work / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
     weights = np.load(work / "weights.npy", allow_pickle=False)
     return Job.of(Tuning(**given), Tokens(**arrays, **said["tokens"]), weights, work), said["driver"]

@@ -15,7 +15,7 @@ from coretune.store.folders import sync
 from coretune.tuning.spec import Tuning
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a model; it is left out of the names in its files
-CONFIG, OPTIMIZER = "adapter_config.json", "optimizer.safetensors"
+CONFIG, WEIGHTS, OPTIMIZER = "adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors"
 
 
 def write_checkpoint(path: Path, spec: Tuning, model: Any, optimizer: Any, step: int) -> None:

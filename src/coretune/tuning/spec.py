@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
-from coretune.features import place
+from coretune.features import later, place
+from coretune.features.lora_gradient import AdapterAt
 from coretune.models import Precision, best_device, best_precision, find_model, longest_input
 
 ALL_LINEAR = "all-linear"
@@ -68,6 +69,8 @@ class Tuning:
     """About how many tokens, padding counted, are computed at once on a device; none is what suits the hardware."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of keeping what they gave: less memory, a third more time."""
+    start: AdapterAt | None = field(default=None, metadata=later())
+    """A checkpoint of an adapter of the same shape, whose weights tuning goes on from; the optimizer starts anew."""
     digest: str | None = None
     """Content hash of weights and configuration; `resolved` finds it."""
     tokenizer: str | None = None
@@ -82,6 +85,8 @@ class Tuning:
         _known(self, "average", ("tokens", "rows"))
         _known(self, "precision", ("float32", "bfloat16", None))
         _refuse_numbers(self)
+        if self.start is not None and self.rank is None:
+            raise ValueError("a start from an adapter asked of a tuning of all weights; give rank, or no start")
         if not self.targets or (ALL_LINEAR in self.targets and len(self.targets) > 1):
             raise ValueError(f"targets {self.targets} asked; give names of linear layers, or {ALL_LINEAR} alone")
         for each in self.checkpoints:
@@ -103,6 +108,7 @@ class Tuning:
             max_tokens=window,
             precision=self.precision or best_precision(device),
             batch_tokens=self.batch_tokens or BATCH_TOKENS[device],
+            start=None if self.start is None else replace(self.start, weight=1.0),
         )
 
 

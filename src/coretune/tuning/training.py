@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 import os
 import random
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from coretune.models import find_model, load_causal_lm
 from coretune.tuning.job import EachStep, Job, parts, tensors
 from coretune.tuning.recording import recorder_class
 from coretune.tuning.resuming import last_resumable
+from coretune.tuning.saving import CONFIG, WEIGHTS, checkpoint_digest
 from coretune.tuning.spec import ALL_LINEAR, Tuning
 from coretune.tuning.tokens import MicroBatch
 from coretune.tuning.tuned import VISIT
@@ -86,7 +89,29 @@ def _with_adapter(spec: Tuning, model: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that are on their way out
         warnings.filterwarnings("ignore", "fan_in_fan_out")  # which PEFT sets by itself, for GPT-2's layers
-        return peft.get_peft_model(model, config)
+        tuned = peft.get_peft_model(model, config)
+    if spec.start is not None:
+        go_on_from(tuned, spec)
+    return tuned
+
+
+def go_on_from(tuned: Any, spec: Tuning) -> None:
+    """Give a fresh adapter the weights of the one to start from. Raises `ModelError` where it is another or unlike."""
+    assert spec.start is not None
+    folder = Path(spec.start.path)
+    if not (folder / WEIGHTS).is_file() or checkpoint_digest(folder) != spec.start.digest:
+        raise ModelError(f"the adapter to start from is not in {folder}, or is not the one that was meant; run again")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    shape, wanted = (config["r"], float(config["lora_alpha"])), (spec.rank, spec.alpha)
+    weights = need("safetensors.torch", "models").load_file(folder / WEIGHTS)
+    own = need("peft", "models").get_peft_model_state_dict(tuned)
+    odd = sorted(set(weights) ^ set(own))
+    if shape != wanted or odd:
+        what = f"layer {odd[0]} is only in one of them" if odd else f"rank and alpha are {shape}, not {wanted}"
+        raise ModelError(
+            f"a tuning cannot start from the adapter in {folder}: {what}; ask for the same rank and targets"
+        )
+    need("peft", "models").set_peft_model_state_dict(tuned, weights)
 
 
 def _arguments(job: Job) -> Any:
