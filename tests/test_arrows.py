@@ -39,6 +39,7 @@ ARROWS = {
     "partitions": "distances selection",
     "scores": "distances",
     "pickers": "distances selection",
+    "orders": "scores",  # which rows a training learns next
     "projection": "partitions",
     "scripts_of_text": "",
     # what costs, and what remembers it
@@ -49,8 +50,8 @@ ARROWS = {
     "engines": "",
     "knowledge": "data features formats models pool readers store turns",  # text that can be searched
     "judge": "store",  # models behind an endpoint
-    "tuning": "chat features models pool store",
-    "lab": "features models pool store tuning",
+    "tuning": "chat features models orders pool store",
+    "lab": "features models orders pool store tuning",
     # what a model can do, and how sure a difference is
     "evaluation": "by_name chat features formats judge knowledge lab models option_text pool readers scripts_of_text "
     "store tuning turns",
@@ -61,8 +62,8 @@ ARROWS = {
     "cascade": "pickers selection",
     "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "by_name cascade distances features judge knowledge partitions pickers pool quality rounds scores "
-    "selection tuning",
+    "methods": "by_name cascade distances features judge knowledge orders partitions pickers pool quality rounds "
+    "scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
@@ -123,7 +124,9 @@ OPTIONAL = {
 }
 # Parts turn arrays into arrays, and methods compose them: they touch no path and start no process.
 WORLD = {"glob", "io", "multiprocessing", "os", "pathlib", "shutil", "subprocess", "tempfile", "threading"}
-OUT_OF_THE_WORLD = {"pool", "selection", "partitions", "scores", "pickers", "projection", "quality", "methods"}
+OUT_OF_THE_WORLD = {
+    *["pool", "selection", "orders", "partitions", "scores", "pickers", "projection", "quality", "methods"]
+}
 
 
 @dataclass(frozen=True)
