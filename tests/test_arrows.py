@@ -29,6 +29,7 @@ ARROWS = {
     "by_name": "",
     "pool": "",
     "selection": "",
+    "answered": "pool",
     # files to pools and back
     "turns": "pool",
     "formats": "pool turns",
@@ -62,16 +63,17 @@ ARROWS = {
     "cascade": "pickers selection",
     "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "by_name cascade distances features judge knowledge orders partitions pickers pool quality rounds "
+    "methods": "answered by_name cascade distances features judge knowledge orders partitions pickers pool quality rounds "
     "scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
-    "pages": "run_folder",
+    "round_folder": "run_folder",
+    "pages": "round_folder run_folder",
     "report": "atomic pages run_folder",
     "run_facts": "knowledge methods models pool",
-    "runs": "evaluation features knowledge lab methods overlap pool projection readers report rounds run_facts "
-    "run_folder selection writers",
+    "runs": "evaluation features knowledge lab methods overlap pool projection readers report round_folder "
+    "rounds run_facts run_folder selection writers",
     "evaluation_runs": "evaluation features models run_facts run_folder store tuning",
     "option_text": "",
     "compare": "evaluation features knowledge lab methods models option_text overlap partitions pickers pool readers "
@@ -82,14 +84,15 @@ ARROWS = {
     "terminal": "rounds",
     "command_options": "chat knowledge methods runs tuning",
     "cli": "advise check command_options compare engines evaluation evaluation_runs lab methods overlap readers report "
-    "runs store terminal tuning_runs",
+    "round_folder runs store terminal tuning_runs",
 }
 
 # A package, and the rooms that may import it. Those that take long to load, only inside functions.
 EVERYONE = " ".join(ARROWS)
 PACKAGES = {
     "numpy": EVERYONE,
-    "pyarrow": "pool readers writers features knowledge check compare pages run_folder tuning_runs evaluation_runs",
+    "pyarrow": "pool readers writers features knowledge check compare pages round_folder run_folder tuning_runs "
+    "evaluation_runs",
     "zstandard": "readers",
     "tomli_w": "run_folder",
     "jinja2": "report",

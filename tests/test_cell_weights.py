@@ -15,7 +15,8 @@ GOLD, GEN = np.array([3, 2.5, 1, 0.5, 2, 2]), np.array([2, 2.5, 1.4, 0.1, 0.5, 1
 CELLS = np.array([0, 0, 1, 1, 2, 2])
 THIRDS = np.full(3, 1 / 3)
 COUNT = 6
-scores = arrays(np.float64, COUNT, elements=st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))))
+NUMBERS = st.one_of(st.floats(-1e6, -1e-6), st.floats(1e-6, 1e6), st.just(0.0), st.just(float("nan")))
+scores = arrays(np.float64, COUNT, elements=NUMBERS)
 weights = arrays(np.float64, COUNT, elements=st.floats(0, 1e3)).filter(lambda each: each.sum() > 1e-3)
 
 

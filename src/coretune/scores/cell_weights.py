@@ -64,7 +64,8 @@ def carried_over(
     after = before.copy()
     best = gains[known].max(initial=0.0)
     grown = before[known] * (gains[known] / best) if best > 0 else np.zeros(int(known.sum()))
-    if grown.sum() > 0:
+    if grown.any():
+        grown /= grown.max()
         after[known] = grown * (before[known].sum() / grown.sum())
     after = np.maximum(after, floor)
     return np.asarray(after / after.sum())
