@@ -63,8 +63,8 @@ ARROWS = {
     "cascade": "pickers selection",
     "quality": "features pool scores",
     "rounds": "features partitions pool selection",
-    "methods": "answered by_name cascade distances features judge knowledge orders partitions pickers pool quality rounds "
-    "scores selection tuning",
+    "methods": "answered by_name cascade distances features judge knowledge orders partitions pickers pool quality "
+    "rounds scores selection tuning",
     "check": "chat models pool scripts_of_text",
     # a run and its page
     "run_folder": "pool",
