@@ -11,7 +11,8 @@ import torch
 
 from coretune.chat import KINDS, Refused, chat_tokenizer, encode
 from coretune.features._encoders import POOLINGS
-from coretune.features.weighted_states import NOT_FINITE, WeightedStates
+from coretune.features._pooled_states import NOT_FINITE
+from coretune.features.weighted_states import WeightedStates
 from coretune.models import load_causal_lm
 from coretune.pool import Example, Message, content_key
 from tests.laws.feature_examples import varied_pool

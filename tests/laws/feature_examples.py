@@ -45,6 +45,7 @@ def examples() -> list[Case]:
     from coretune.features.judgement import Judgement
     from coretune.features.length import Length
     from coretune.features.lora_gradient import LoraGradient
+    from coretune.features.mean_states import MeanStates
     from coretune.features.noisy_token_losses import NoisyTokenLosses
     from coretune.features.rating import Rating
     from coretune.features.tags import Tags
@@ -69,6 +70,8 @@ def examples() -> list[Case]:
         Case("yes probability", lambda folder: YesProbability(_answerer(folder), ASKED, precision="float32")),
         Case("yes probability, T5", lambda folder: YesProbability(_answerer(folder, "t5"), ASKED, max_tokens=48)),
         Case("rating", lambda folder: Rating(_answerer(folder), ("{text}\n1 2 3", ASKED), 1, 3)),
+        Case("mean states", lambda folder: MeanStates(*_midway(folder), precision="float32")),
+        Case("mean states, unit, bfloat16", lambda folder: MeanStates(*_midway(folder), True, precision="bfloat16")),
         Case("weighted states", lambda folder: WeightedStates(str(_causal_model(folder)))),
         Case("answer loss", lambda folder: AnswerLoss(*_answered(folder), precision="float32")),
         Case("answer loss, bfloat16", lambda folder: AnswerLoss(*_answered(folder), precision="bfloat16")),
@@ -166,6 +169,12 @@ def _adapted(folder: Path, checkpoints: int = 1) -> tuple[str, tuple[Any, ...]]:
     for adapter in made:
         optimizer_file(adapter)
     return str(model), tuple(AdapterAt(adapter.name, str(adapter), 1.0 + seed) for seed, adapter in enumerate(made))
+
+
+def _midway(folder: Path) -> tuple[str, Any]:
+    """A causal model, and a checkpoint of an adapter of it."""
+    model, (adapter,) = _adapted(folder)
+    return model, adapter
 
 
 def _judge(folder: Path, **faults: Any) -> Any:

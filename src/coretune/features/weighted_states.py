@@ -9,14 +9,11 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from coretune.features import Measure, Measured, place
-from coretune.features._batches import batches
-from coretune.features._conversations import conversations
 from coretune.features._encoders import causal_encoder
+from coretune.features._pooled_states import pooled_states
 from coretune.features._settled import refuse_odd, settled
 from coretune.models import best_device
 from coretune.pool import Example
-
-NOT_FINITE = "states not finite, or zero"
 
 
 @dataclass(frozen=True)
@@ -66,24 +63,12 @@ class WeightedStates:
     def load(self) -> Measure:
         """Load the model. Raises `ModelError` where it is not the one that was resolved, or cannot be loaded."""
         spec = self.resolved()
-        tokens, longest = spec.batch_tokens or 1, spec.max_tokens or 1
-        reader = conversations(spec.model, spec.template, spec.digest, spec.tokenizer)
-        dtype = spec.precision or "float32"
-        encoder = causal_encoder(
-            spec.model, "weighted", prefix="", dtype=dtype, device=best_device(), remote_code=False
-        )
+        dtype, device = spec.precision or "float32", best_device()
+        encoder = causal_encoder(spec.model, "weighted", prefix="", dtype=dtype, device=device, remote_code=False)
+        read = pooled_states(spec, encoder.encode, encoder.width)
 
         def measure(examples: Sequence[Example]) -> Measured:
-            found = reader.read(examples, longest)
-            sums = np.full((found.count, encoder.width), np.nan, dtype=np.float32)
-            for batch in batches(found.ids, longest, tokens, found.pad):
-                sums[found.rows[batch.pieces]] = encoder.encode(batch)[: len(batch.pieces)]
-            with np.errstate(over="ignore"):
-                norms = np.linalg.norm(sums, axis=1)
-            bad = ~(np.isfinite(norms) & (norms > 0))
-            norms[bad] = np.nan
-            marks = {**found.marks, NOT_FINITE: np.zeros(found.count, dtype=bool)}
-            marks[NOT_FINITE][found.rows] = bad[found.rows]
-            return Measured((sums / norms[:, None]).astype(np.float16), marks)
+            found = read(examples)
+            return Measured(found.units.astype(np.float16), found.marks)
 
         return measure
