@@ -16,6 +16,7 @@ from coretune.cli_advise import ADVISE_EXAMPLES, advise
 from coretune.cli_compare import COMPARE_EXAMPLES, compare
 from coretune.cli_evaluate import EVALUATE_EXAMPLES, evaluate_command
 from coretune.cli_overlap import OVERLAP_EXAMPLES, overlap
+from coretune.cli_rounds import ROUNDS_EXAMPLES, rounds_command
 from coretune.cli_select import SELECT_EXAMPLES, run, select_command
 from coretune.cli_tune import TUNE_EXAMPLES, tune_command
 from coretune.cli_words import Columns, Pools, Store, Template
@@ -79,6 +80,7 @@ def _app(tokens: Sequence[str]) -> App:
     app.command(compare, name="compare", help_epilogue=COMPARE_EXAMPLES)
     app.command(evaluate_command, name="evaluate", help_epilogue=EVALUATE_EXAMPLES)
     app.command(advise, name="advise", help_epilogue=ADVISE_EXAMPLES)
+    app.command(rounds_command, name="rounds", help_epilogue=ROUNDS_EXAMPLES)
     app.command(report)
     app.command(run)
     cache = App(name="cache", help="What has been measured and kept: list it, or prune it.")

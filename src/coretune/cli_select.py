@@ -63,6 +63,9 @@ def select_command(tokens: Sequence[str]) -> Callable[..., None]:
             list[str] | None,
             Parameter(help="Evaluation files: choose no row that overlaps with their items.", negative_iterable=""),
         ] = None,
+        held_out: Annotated[
+            str | None, Parameter(help="A file of examples: the loss on them is read of every round's model.")
+        ] = None,
         format: Format = None,
         workers: Workers = None,
         store: Store = None,
@@ -91,6 +94,7 @@ def select_command(tokens: Sequence[str]) -> Callable[..., None]:
             dedup=dedup,
             decontaminate=tuple(decontaminate or ()),
             format=format,
+            held_out=held_out,
         )
         _carry_out(request, out, workers, store, overwrite)
 

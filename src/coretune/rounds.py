@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,9 @@ class Round:
 
     `model` is the one tuned in the round; `columns` holds one value a row `(n,)` for each score, `cells` one value a
     cell `(c,)` for whatever the round says of cells (`weight`, `score`); `schedule` is what was trained on where that
-    is more than the selection, and `notes` anything else worth writing down.
+    is more than the selection (its `row` or `rows` are rows of the pool), and `notes` anything else worth writing down.
+    `seconds` is filled in by `run`: what the round took, with what came from the store at what it took when it was
+    measured.
     """
 
     selection: Selection
@@ -43,6 +46,7 @@ class Round:
     added: Pool | None = None
     schedule: Mapping[str, Any] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class Outcome:
         return self.rounds[-1].selection
 
 
-def run(
+EachRound = Callable[[Outcome], None]
+
+
+def run(  # noqa: PLR0913 - what a method is driven with, and who is told
     method: Method,
     pool: Pool,
     budget: Budget,
@@ -69,12 +76,16 @@ def run(
     seed: int = 0,
     model: str | None = None,
     template: str | None = None,
+    each_round: EachRound | None = None,
 ) -> Outcome:
     """Drive `method` on the candidates of `pool`.
 
     Rows that a feature cannot measure are excluded with its reason and the method starts again on the others; what
     was measured is in the lab's store, so only arithmetic is repeated. With a `model`, answer tokens are counted under
     its template first, and rows without any are excluded. Raises `ValueError` where the budget cannot be met.
+
+    `each_round` is called after every round with what came out so far; where the method starts again, so do the rounds:
+    an outcome of one round says that those before it count for nothing.
     """
     pool, tokens = (pool, None) if model is None else count_answer_tokens(pool, lab, model, template)
     while True:
@@ -83,16 +94,29 @@ def run(
             raise PoolError(f"none of the {len(pool)} rows may be chosen: {reasons(pool)}")
         view = pool if len(rows) == len(pool) else pool.subset(rows)
         resolved = budget.on(len(pool), len(rows), tokens)
+        made: tuple[Round, ...] = ()
         try:
             with lab.stage("choose"):
-                made = tuple(method.rounds(view, resolved.view(rows), lab, np.random.default_rng(seed)))
+                for each in _timed(method.rounds(view, resolved.view(rows), lab, np.random.default_rng(seed)), lab):
+                    made = (*made, _lifted(each, rows, len(pool)))
+                    if each_round is not None:
+                        each_round(Outcome(pool, resolved, made, tokens))
         except Unmeasurable as error:
             if error.pool is not view:
                 raise
             log.warning("%d rows are left out: %s", len(error.rows), error.reason)
             pool = pool.exclude(rows[error.rows], error.reason)
             continue
-        return Outcome(pool, resolved, tuple(_lifted(each, rows, len(pool)) for each in made), tokens)
+        return Outcome(pool, resolved, made, tokens)
+
+
+def _timed(rounds: Iterable[Round], lab: Lab) -> Iterator[Round]:
+    """The rounds, each with what it took; what is done between two of them is no part of that."""
+    began, known = time.perf_counter(), len(lab.stages)
+    for made in rounds:
+        spared = sum(each.spared_seconds for each in lab.stages[known:])
+        yield replace(made, seconds=time.perf_counter() - began + spared)
+        began, known = time.perf_counter(), len(lab.stages)
 
 
 def count_answer_tokens(
@@ -132,4 +156,7 @@ def _lifted(made: Round, rows: Int64[np.ndarray, " m"], n: int) -> Round:
         columns[name] = np.full(n, np.nan, dtype=np.float32)
         columns[name][rows] = values
     partition = None if made.partition is None else made.partition.lift(rows, n)
-    return replace(made, selection=lift(made.selection, rows), partition=partition, columns=columns)
+    schedule = made.schedule
+    if schedule is not None:
+        schedule = {k: rows[np.asarray(v)] if k in ("row", "rows") else v for k, v in schedule.items()}
+    return replace(made, selection=lift(made.selection, rows), partition=partition, columns=columns, schedule=schedule)

@@ -29,6 +29,7 @@ def run_tables(request: Request, method: Method, outcome: Outcome, lab: Lab) -> 
     del asked["fingerprint"], asked["digests"]  # stand in [pool] and [models]
     for name in ("inputs", "scores", "decontaminate"):
         asked[name] = [_absolute(each) for each in asked[name]]
+    asked["held_out"] = None if request.held_out is None else _absolute(request.held_out)
     options = {each.name: getattr(method, each.name) for each in dataclasses.fields(method)}  # type: ignore[arg-type]
     options = {name: request.options.get(name) if isinstance(v, Pool | Knowledge) else v for name, v in options.items()}
     return {

@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 RUN, TUNING = "run.toml", "tuning.toml"  # written last, into the folder of a selection and of a tuning
 SELECTION = "selection.parquet"
 STAGES = "stages.jsonl"
+ROUNDS, HEAD = "rounds", "run.json"  # of a run of several rounds; while it goes on, HEAD says there whose they are
 EXCERPT = 160  # characters of the prompt, and of the answer, in an excerpt
 BLOCK = 8192  # rows written at a time
 
 
 def identity_of(folder: Path, name: str = RUN) -> str | None:
-    """What the finished run in this folder was asked, as a digest; None where no finished run is there.
+    """What the run in this folder was asked, as a digest; None where no run is there.
 
-    `name` is the file that tells of runs of its kind. Raises `FolderError` where the folder holds other things.
+    `name` is the file that tells of finished runs of its kind. A folder that holds nothing but the rounds of a run that
+    has not come to its end gives that run's identity too. Raises `FolderError` where the folder holds other things.
     """
     if not folder.exists():
         return None
@@ -46,8 +48,18 @@ def identity_of(folder: Path, name: str = RUN) -> str | None:
             return "unreadable"
     if folder.is_dir() and not any(folder.iterdir()):
         return None
+    if name == RUN and is_going_on(folder):
+        try:
+            return str(json.loads((folder / ROUNDS / HEAD).read_text(encoding="utf-8"))["identity"])
+        except (ValueError, KeyError, TypeError):
+            return "unreadable"
     kind = "run" if name == RUN else "tuning"
     raise FolderError(f"{folder} exists and is no {kind} folder (it has no {name}); give another --out or move it away")
+
+
+def is_going_on(folder: Path) -> bool:
+    """Whether the folder holds the rounds of a run that has not come to its end, and nothing else."""
+    return (folder / ROUNDS / HEAD).is_file() and [each.name for each in folder.iterdir()] == [ROUNDS]
 
 
 @contextmanager
@@ -57,9 +69,10 @@ def in_place_at_once(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-        for left in folder.parent.glob(f".{folder.name}.part-*"):
-            if not _running(left):
-                shutil.rmtree(left, ignore_errors=True)
+        for state in ("part", "old"):
+            for left in folder.parent.glob(f".{folder.name}.{state}-*"):
+                if not _running(left):
+                    shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
     except OSError as error:
         raise FolderError(f"{folder} cannot be written: {error}; give another --out") from error
@@ -159,7 +172,7 @@ def _facts(outcome: Outcome, places: np.ndarray | None) -> dict[str, pa.Array]:
     rank[chosen.rows] = np.arange(len(chosen))
     entered = np.full(n, -1, dtype=np.int32)
     for number in range(len(outcome.rounds) - 1, -1, -1):
-        entered[outcome.rounds[number].selection.rows] = number
+        entered[outcome.rounds[number].selection.rows] = number + 1
     gain, weight = np.full(n, np.nan, dtype=np.float32), np.full(n, np.nan, dtype=np.float32)
     gain[chosen.rows], weight[chosen.rows] = chosen.gains, chosen.weights
     cell = np.full(n, -1, dtype=np.int32) if last.partition is None else last.partition.cell
@@ -168,21 +181,21 @@ def _facts(outcome: Outcome, places: np.ndarray | None) -> dict[str, pa.Array]:
     facts = {
         "row": pa.array(np.arange(n)),
         **{name: _plain(own.column(name)) for name in own.column_names},
-        "duplicate_of": _known(pool.duplicate_of, pool.duplicate_of >= 0),
+        "duplicate_of": known_only(pool.duplicate_of, pool.duplicate_of >= 0),
         "excluded_by": pa.array(pool.excluded_by, pa.string()),
         "selected": pa.array(rank >= 0),
-        "round": _known(entered, entered >= 0),
-        "rank": _known(rank, rank >= 0),
-        "gain": _known(gain, np.isfinite(gain)),
-        "weight": _known(weight, rank >= 0),
-        "cell": _known(cell, cell >= 0),
-        "x": _known(xy[:, 0], np.isfinite(xy[:, 0])),
-        "y": _known(xy[:, 1], np.isfinite(xy[:, 1])),
+        "round": known_only(entered, entered >= 0),
+        "rank": known_only(rank, rank >= 0),
+        "gain": known_only(gain, np.isfinite(gain)),
+        "weight": known_only(weight, rank >= 0),
+        "cell": known_only(cell, cell >= 0),
+        "x": known_only(xy[:, 0], np.isfinite(xy[:, 0])),
+        "y": known_only(xy[:, 1], np.isfinite(xy[:, 1])),
     }
     if outcome.answer_tokens is not None:
         facts["answer_tokens"] = pa.array(outcome.answer_tokens)
     for name, values in last.columns.items():
-        facts[_free(name, facts)] = _known(values.astype(np.float32), np.isfinite(values))
+        facts[free_name(name, facts)] = known_only(values.astype(np.float32), np.isfinite(values))
     return facts
 
 
@@ -194,11 +207,11 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
 
 
-def _known(values: np.ndarray, known: np.ndarray) -> pa.Array:
+def known_only(values: np.ndarray, known: np.ndarray) -> pa.Array:
     """The values, null where they are not known."""
     return pa.array(values, mask=~known)
 
 
-def _free(name: str, taken: Mapping[str, Any]) -> str:
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """A score's own name, or `score.NAME` where the table has a column of that name."""
     return f"score.{name}" if name in taken or name in _ORDER else name

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import time
 import tomllib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +17,15 @@ import numpy as np
 
 from coretune import methods, run_folder
 from coretune.errors import FolderError, PoolError, nearest
-from coretune.evaluation.items import Items, read_items
-from coretune.features.column import scores_file
+from coretune.evaluation.items import read_items
 from coretune.knowledge import Knowledge, read_knowledge
 from coretune.overlap import decontaminate, leaks, warn_of_targets
 from coretune.pool import Pool
 from coretune.readers import read_pool
 from coretune.rounds import DUPLICATE, Outcome, run
 from coretune.run_facts import run_tables, same_models
+from coretune.runs_identity import identity_of, with_scores
+from coretune.runs_rounds import held_out_of, rounds_writer
 from coretune.selection import Budget, Selection
 from coretune.shapes import Float32
 from coretune.writers import write_records, write_rejected
@@ -60,6 +59,7 @@ class Request:
     format: str | None = None
     fingerprint: str | None = None  # of the pool that is meant; None takes the inputs as they are now
     digests: Mapping[str, str] = field(default_factory=dict)  # of the models that are meant, by name
+    held_out: str | None = None  # a file on which the model of every round is measured
 
     @classmethod
     def read(cls, path: Path) -> Request:
@@ -165,9 +165,10 @@ class Finished:
 
 
 def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False) -> Finished:
-    """Read, choose, lay out and write; the folder appears complete or not at all.
+    """Read, choose, lay out and write; the folder appears complete or not at all, but for rounds as they are done.
 
-    The same request on a complete folder does nothing; another one's folder raises `FolderError` unless `overwrite`.
+    The same request on a complete folder does nothing, and goes on where there are rounds alone; another one's folder
+    raises `FolderError` unless `overwrite`.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     budget = Budget.parse(request.budget)
@@ -182,6 +183,46 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
     method = make_method(
         request.method, {**{name: value for name, value in filled.items() if value}, **request.options, **files}
     )
+    pool, score_digest = _read(request, lab)
+    sets = [read_items(each) for each in request.decontaminate]
+    held_out = held_out_of(request, method, lab)
+    identity = identity_of(request, pool, files, score_digest, sets, held_out)
+    if _is_complete(out, there, identity, overwrite):
+        return Finished(out, None, pool)
+    if request.dedup:
+        pool = pool.exclude(np.flatnonzero(pool.duplicate_of >= 0), DUPLICATE)
+    found = leaks(pool, sets, lab) if sets else []
+    warn_of_targets({name: each for name, each in files.items() if isinstance(each, Pool)}, sets, lab)
+    pool = decontaminate(pool, found)
+    rounds = rounds_writer(request, out, identity, held_out)
+    outcome = run(
+        *(method, pool, budget, lab),
+        seed=request.seed,
+        model=request.model,
+        template=request.template,
+        each_round=rounds,
+    )
+    if held_out is not None and not rounds.readings:
+        log.warning("held-out %s: %s tuned no model in a round, so no loss was read", held_out.file, request.method)
+    places = _places(outcome.pool, lab, request.seed)
+    tables = run_tables(request, method, outcome, lab)
+    tables["run"] |= {"identity": identity, "started": started.isoformat(timespec="seconds")}
+    if found:
+        tables["leakage"] = {file: leak.facts() for file, leak in zip(request.decontaminate, found, strict=True)}
+    tables["pool"] |= {"option_fingerprints": {name: each.fingerprint for name, each in files.items()}}
+    with run_folder.in_place_at_once(out) as folder:
+        _write(folder, outcome, places, lab, request.format)
+        rounds.finish(folder, outcome)
+        tables["run"]["seconds"] = round(time.perf_counter() - clock, 3)
+        run_folder.write_toml(folder / run_folder.RUN, tables)
+        from coretune.report import write_report
+
+        write_report(folder)
+    return Finished(out, outcome, outcome.pool)
+
+
+def _read(request: Request, lab: Lab) -> tuple[Pool, str]:
+    """The pool with the scores that are asked for, and a digest of these. Raises `PoolError` for another than meant."""
     with lab.stage("read") as stage:
         pool = read_pool(*request.inputs, columns=request.columns or None, progress=lab.progress)
         stage.rows = len(pool)
@@ -191,33 +232,19 @@ def carry_out(request: Request, out: Path, lab: Lab, *, overwrite: bool = False)
             f"{', '.join(request.inputs)} has changed since that run: the pool's fingerprint was {request.fingerprint} "
             f"and is {pool.fingerprint}; bring the old files back, or choose anew with coretune select"
         )
-    pool, score_digest = _with_scores(pool, request.scores)
-    sets = [read_items(each) for each in request.decontaminate]
-    identity = _identity(request, pool, files, score_digest, sets)
-    if there == identity and not overwrite:
-        return Finished(out, None, pool)
-    if there is not None and not overwrite:
-        raise FolderError(f"{out} holds another run; give another --out, or --overwrite to replace it")
-    if request.dedup:
-        pool = pool.exclude(np.flatnonzero(pool.duplicate_of >= 0), DUPLICATE)
-    found = leaks(pool, sets, lab) if sets else []
-    warn_of_targets({name: each for name, each in files.items() if isinstance(each, Pool)}, sets, lab)
-    pool = decontaminate(pool, found)
-    outcome = run(method, pool, budget, lab, seed=request.seed, model=request.model, template=request.template)
-    places = _places(outcome.pool, lab, request.seed)
-    tables = run_tables(request, method, outcome, lab)
-    tables["run"] |= {"identity": identity, "started": started.isoformat(timespec="seconds")}
-    if found:
-        tables["leakage"] = {file: leak.facts() for file, leak in zip(request.decontaminate, found, strict=True)}
-    tables["pool"] |= {"option_fingerprints": {name: each.fingerprint for name, each in files.items()}}
-    with run_folder.in_place_at_once(out) as folder:
-        _write(folder, outcome, places, lab, request.format)
-        tables["run"]["seconds"] = round(time.perf_counter() - clock, 3)
-        run_folder.write_toml(folder / run_folder.RUN, tables)
-        from coretune.report import write_report
+    return with_scores(pool, request.scores)
 
-        write_report(folder)
-    return Finished(out, outcome, outcome.pool)
+
+def _is_complete(out: Path, there: str | None, identity: str, overwrite: bool) -> bool:
+    """Whether `out` holds this run already. Raises `FolderError` for another run's folder, unless `overwrite`."""
+    if overwrite or there is None:
+        return False
+    if there != identity:
+        raise FolderError(f"{out} holds another run; give another --out, or --overwrite to replace it")
+    if run_folder.is_going_on(out):
+        log.info("%s holds rounds of this run, which has not come to its end; it goes on", out)
+        return False
+    return True
 
 
 def _write(folder: Path, outcome: Outcome, places: np.ndarray | None, lab: Lab, format: str | None) -> None:
@@ -243,36 +270,3 @@ def _places(pool: Pool, lab: Lab, seed: int) -> Float32[np.ndarray, "n 2"] | Non
     places = np.full((len(pool), 2), np.nan, dtype=np.float32)
     places[rows] = lab.keep(lay_out, wide[-1].array(), np.random.default_rng(seed))
     return places
-
-
-def _with_scores(pool: Pool, files: tuple[str, ...]) -> tuple[Pool, str]:
-    """The pool with the scores of these files as columns, and a digest of them; says how many rows have none."""
-    digest = hashlib.blake2b(digest_size=16)
-    for each in files:
-        path, _, name = each.rpartition(":") if not Path(each).exists() and ":" in each else (each, "", "")
-        scores = scores_file(pool, path, score=name or None)
-        if scores.rows_without or scores.ids_unknown:
-            log.warning(
-                "%s: %d rows of the pool have no %s, %d of its ids are not in the pool",
-                *(path, scores.rows_without, scores.name, scores.ids_unknown),
-            )
-        pool = pool.joined(scores.name, scores.values)
-        digest.update(scores.name.encode() + scores.values.tobytes())
-    return pool, digest.hexdigest()
-
-
-def _identity(
-    request: Request,
-    pool: Pool,
-    files: Mapping[str, Pool | Knowledge],
-    score_digest: str,
-    sets: Sequence[Items] = (),
-) -> str:
-    """A digest of what was asked, with files by content: equal for the same run, whatever the files are called."""
-    asked = dataclasses.asdict(request) | {"inputs": None, "fingerprint": pool.fingerprint, "scores": score_digest}
-    del asked["digests"], asked["decontaminate"]
-    if sets:  # runs from before there was such an option stay what they are
-        asked["decontaminate"] = [each.fingerprint for each in sets]
-    asked["options"] = {**asked["options"], **{name: each.fingerprint for name, each in files.items()}}
-    text = json.dumps(asked, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

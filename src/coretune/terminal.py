@@ -189,6 +189,8 @@ def show_outcome(done: Finished) -> None:
         say(f"answer tokens: {reached:,}{asked}, {reached / max(1, int(tokens.sum())):.2%} of the pool's")
     for name, value in done.outcome.rounds[-1].notes.items():
         say(f"{name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    if (rounds := len(done.outcome.rounds)) > 1:
+        say(f"rounds: {rounds}; their course: coretune rounds {done.folder}")
     say(f"chosen records: {done.folder / 'selected.jsonl'}")
     say(f"report: {done.folder / 'report.html'}")
 
