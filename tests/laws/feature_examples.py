@@ -48,6 +48,7 @@ def examples() -> list[Case]:
     from coretune.features.mean_states import MeanStates
     from coretune.features.noisy_token_losses import NoisyTokenLosses
     from coretune.features.rating import Rating
+    from coretune.features.reward import Reward
     from coretune.features.tags import Tags
     from coretune.features.weight_gradient import WeightGradient
     from coretune.features.weighted_states import WeightedStates
@@ -85,6 +86,9 @@ def examples() -> list[Case]:
         # texts are the same in float32, but for ties: the tolerance, a share of rows, allows none of so few
         Case("generation", lambda folder: Generation(str(_causal_model(folder)), max_new_tokens=6, batch_rows=4)),
         Case("generation, drawn", lambda folder: _drawn(folder)),
+        Case("reward", lambda folder: Reward(_rewards(folder))),
+        Case("reward, laid out", lambda folder: Reward(_rewards(folder), layout="Q: {prompt} A: {answer}")),
+        Case("reward, bidirectional", lambda folder: Reward(_rewards(folder, "bert"), max_tokens=48)),
         Case("judgement", lambda folder: Judgement(_judge(folder))),
         Case("judgement, stated", lambda folder: Judgement(_judge(folder, logprobs=False), longest_characters=99)),
         Case("tags", lambda folder: Tags(_judge(folder))),
@@ -141,6 +145,13 @@ def _chatty(folder: Path) -> str:
     from tests.made_models import causal_folder
 
     return str(causal_folder(folder, window=96))
+
+
+def _rewards(folder: Path, kind: str = "llama") -> str:
+    """A reward model of two layers: causal, or one whose tokens see later ones."""
+    from tests.made_rewards import bidirectional_folder, reward_folder
+
+    return str(bidirectional_folder(folder) if kind == "bert" else reward_folder(folder))
 
 
 def _drawn(folder: Path) -> Any:
