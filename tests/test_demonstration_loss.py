@@ -12,11 +12,12 @@ import torch
 
 from coretune.chat import KINDS, chat_tokenizer, encode
 from coretune.errors import ModelError
-from coretune.features import demonstration_loss
+from coretune.features import _one_shot
 from coretune.features._causal import Causal
 from coretune.features._demonstrations import Demonstrations, behind
+from coretune.features._one_shot import CUT, keeps
 from coretune.features.answer_loss import AnswerLoss
-from coretune.features.demonstration_loss import CUT, DemonstrationLoss, keeps
+from coretune.features.demonstration_loss import DemonstrationLoss
 from coretune.features.lora_gradient import AdapterAt
 from coretune.features.reference_pool import ReferencePool
 from coretune.pool import Example, Message, content_key
@@ -92,7 +93,7 @@ def test_values_are_mean_log_probabilities_of_whole_conversations(
     from transformers import AutoModelForCausalLM
 
     if not cache:
-        monkeypatch.setattr(demonstration_loss, "keeps", lambda model: False)
+        monkeypatch.setattr(_one_shot, "keeps", lambda model: False)
     with no_bars():
         whole = AutoModelForCausalLM.from_pretrained(model).eval()
     found = replace(spec, template=template, max_tokens=2048).load()(ROWS[:3])
@@ -183,8 +184,8 @@ def test_the_cache_of_every_family_is_kept_or_left_alone(family: str) -> None:
     if not keeps(read):
         return
     ids = np.arange(40) % 37 + 1
-    own = demonstration_loss.Batch(np.arange(2), np.stack([ids[30:], ids[30:]]), np.ones((2, 10), dtype=bool))
-    states = demonstration_loss.after(read, ids[:30].tolist())(own)
+    own = _one_shot.Batch(np.arange(2), np.stack([ids[30:], ids[30:]]), np.ones((2, 10), dtype=bool))
+    states = _one_shot.after(read, ids[:30].tolist())(own)
     want = read.read(ids[None]).last_hidden_state[:, 30:]
     np.testing.assert_allclose(states, want.expand(2, -1, -1), atol=1e-4)
 

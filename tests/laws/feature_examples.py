@@ -39,6 +39,7 @@ def examples() -> list[Case]:
     from coretune.features.answer_token_losses import AnswerTokenLosses
     from coretune.features.answer_tokens import AnswerTokens
     from coretune.features.choice_losses import ChoiceLosses
+    from coretune.features.demonstration_distance import DemonstrationDistance
     from coretune.features.demonstration_loss import DemonstrationLoss
     from coretune.features.embedding import Embedding
     from coretune.features.generation import Generation
@@ -47,6 +48,7 @@ def examples() -> list[Case]:
     from coretune.features.lora_gradient import LoraGradient
     from coretune.features.mean_states import MeanStates
     from coretune.features.noisy_token_losses import NoisyTokenLosses
+    from coretune.features.preference import Preference
     from coretune.features.rating import Rating
     from coretune.features.reward import Reward
     from coretune.features.tags import Tags
@@ -81,6 +83,7 @@ def examples() -> list[Case]:
         Case("answer token losses", lambda folder: AnswerTokenLosses(*_answered(folder), precision="float32")),
         Case("noisy token losses", lambda folder: NoisyTokenLosses(*_answered(folder), copies=2, precision="float32")),
         Case("demonstration loss", lambda folder: DemonstrationLoss(*_anchored(folder), precision="float32")),
+        Case("demonstration distance", lambda folder: DemonstrationDistance(*_anchored(folder), precision="float32")),
         Case("choice losses", lambda folder: ChoiceLosses(_chatty(folder), precision="float32")),
         Case("choice losses, text", lambda folder: ChoiceLosses(_chatty(folder), chat=False, precision="float32")),
         # texts are the same in float32, but for ties: the tolerance, a share of rows, allows none of so few
@@ -91,6 +94,7 @@ def examples() -> list[Case]:
         Case("reward, bidirectional", lambda folder: Reward(_rewards(folder, "bert"), max_tokens=48)),
         Case("judgement", lambda folder: Judgement(_judge(folder))),
         Case("judgement, stated", lambda folder: Judgement(_judge(folder, logprobs=False), longest_characters=99)),
+        Case("preference", lambda folder: Preference(_judge(folder), longest_characters=999)),
         Case("tags", lambda folder: Tags(_judge(folder))),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m", max_tokens=256), models=True),

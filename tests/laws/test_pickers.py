@@ -52,6 +52,11 @@ def scored(rng: np.random.Generator) -> Arrays:
     return {**points(rng), "scores": rng.normal(size=N)}
 
 
+def served(a: Arrays, m: int = len(SERVED)) -> Given:
+    """How well each row serves the first `m` of some others."""
+    return Given(1 + np.tanh(SERVED[:m] @ a["x"].T))
+
+
 def tagged(rng: np.random.Generator) -> Arrays:
     """Scores, and for each row a number of tags that no other has."""
     return {"scores": rng.random(N), "has": rng.permuted(np.tri(N, 80, 3), axis=1)[rng.permutation(N)]}
@@ -63,6 +68,9 @@ def lists(has: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 EXAMPLES = {
     "closest": Example(points, lambda a, k, rng: pickers.closest(a["x"], np.full(4, 0.1), k)),
+    "conditional_facility_location": Example(
+        points, lambda a, k, rng: pickers.conditional_facility_location(served(a), np.linspace(0, 1.5, 200), k)
+    ),
     "distance_filter": Example(scored, lambda a, k, rng: pickers.distance_filter(a["scores"], a["x"], k), filling=True),
     "drawn": Example(
         lambda rng: {"log_weights": rng.normal(size=N)},
@@ -70,7 +78,7 @@ EXAMPLES = {
         random=True,
     ),
     "facility_location": Example(  # rows served are others: two rows that serve only each other are a tie
-        points, lambda a, k, rng: pickers.facility_location(Given(1 + np.tanh(SERVED @ a["x"].T)), k)
+        points, lambda a, k, rng: pickers.facility_location(served(a), k)
     ),
     "k_center": Example(points, lambda a, k, rng: pickers.k_center(a["x"], k)),
     "middle": Example(lambda rng: {"scores": rng.normal(size=N)}, lambda a, k, rng: pickers.middle(a["scores"], k)),
@@ -79,6 +87,12 @@ EXAMPLES = {
     ),
     "quality_and_coverage": Example(
         scored, lambda a, k, rng: pickers.quality_and_coverage(a["x"], a["scores"], k, alpha=0.9)
+    ),
+    "query_facility_location": Example(
+        points, lambda a, k, rng: pickers.query_facility_location(served(a), k, eta=0.5, weights=np.arange(1.0, 201))
+    ),
+    "repeated_facility_location": Example(
+        points, lambda a, k, rng: pickers.repeated_facility_location(served(a, 9), k), falling=False
     ),
     "round_robin": Example(
         lambda rng: {"scores": rng.normal(size=(N, 3))}, lambda a, k, rng: pickers.round_robin(a["scores"], k)
@@ -89,6 +103,9 @@ EXAMPLES = {
     "omp": Example(points, lambda a, k, rng: pickers.omp(a["x"], np.full(4, 0.1), k, ridge=0.5), falling=False),
     "omp_restarts": Example(
         points, lambda a, k, rng: pickers.omp_restarts(a["x"], np.full(4, 0.1), k), greedy=False, falling=False
+    ),
+    "saturating_facility_location": Example(
+        points, lambda a, k, rng: pickers.saturating_facility_location(served(a), np.linspace(1.5, 9, 200), k)
     ),
     "sliding_window": Example(
         scored, lambda a, k, rng: pickers.sliding_window(a["scores"], a["x"], k, step=3), falling=False

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from coretune.distances.adjusted import beyond, capped, weighted
 from coretune.distances.basis import Basis
 from coretune.distances.exact import centred, nearest, slack, squared_distances, squares
 from coretune.distances.neighbours import Neighbours, neighbours
@@ -28,7 +29,9 @@ __all__ = [
     "Neighbours",
     "Rows",
     "Similarity",
+    "beyond",
     "blocks",
+    "capped",
     "centred",
     "nearest",
     "neighbours",
@@ -36,6 +39,7 @@ __all__ = [
     "slack",
     "squared_distances",
     "squares",
+    "weighted",
 ]
 
 

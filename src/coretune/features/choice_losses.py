@@ -18,8 +18,8 @@ from coretune.features._batches import Batch
 from coretune.features._causal import Causal
 from coretune.features._choices import Behind, InChat, InText, TooLong, choices_of, together, with_choices
 from coretune.features._conversations import conversations
+from coretune.features._one_shot import after, keeps
 from coretune.features._settled import refuse_odd, settled
-from coretune.features.demonstration_loss import after, keeps
 from coretune.features.lora_gradient import AdapterAt
 from coretune.models import best_device
 from coretune.pool import Example
