@@ -46,6 +46,7 @@ def _small_models(tmp_path_factory):
     }
     with FaultyServer(folder / "judge.log") as server, pytest.MonkeyPatch.context() as patch:
         needed["alpagasus"] = {"judge": Judge(server.url, "judge", store=str(folder / "answers"))}
+        needed["iter_select_tune"] = needed["alpagasus"] | {"max_new_tokens": 4}
         for name in NAMES:
             known = {each.name for each in dataclasses.fields(methods.find(name))}
             if known >= set(gradients):

@@ -5,9 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from coretune.distances import blocks
-from coretune.shapes import Float, Float32
+from coretune.scores.logistic import balanced, fit
+from coretune.shapes import Bool, Float, Float32, Int64
 
 BLOCK = 1024  # rows compared at once
+
+
+def probability_of_hard(
+    x: Float[np.ndarray, "n d"], rows: Int64[np.ndarray, " m"], hard: Bool[np.ndarray, " m"], ridge: float = 1.0
+) -> Float[np.ndarray, " n"]:
+    """P: the probability of hard of every row `(n,)`, by a logistic regression fitted to these labelled rows of `x`.
+
+    Both labels weigh the same in the fit. Where all are alike there is none, and P is 1 or 0 for every row, the share
+    of hard ones; without any label it is 0.
+    """
+    share = float(np.mean(hard)) if len(hard) else 0.0
+    if share in (0.0, 1.0):
+        return np.full(len(x), share)
+    return fit(x[rows], hard, ridge=ridge, row_weights=balanced(hard)).probabilities(x)
 
 
 def nearness(
