@@ -188,6 +188,7 @@ def _run(
         "tune_tokens": 9 * tokens,
         "read_tokens": 60_000,
         "money": 0.0,
+        "judge_tokens": 0,
         "estimated": False,
         "mean_answer_tokens": tokens / len(rows) if rows else None,
     }

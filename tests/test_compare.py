@@ -358,6 +358,7 @@ def test_a_line_through_probes() -> None:
 def test_break_even(finished: Path, pool_file: str, model: str) -> None:
     ground = lay(plan_of(pool_file, model), Lab(finished / "store"))
     row = {"seed": 0, "select_tokens": 0, "tune_tokens": 0, "read_tokens": 0, "read_seconds": 1.0, "money": 0.0}
+    row |= {"judge_tokens": 0}
     row |= {"epochs": 1.0, "answer_tokens": 100}
     rows = [
         {**row, "arm": "full", "budget": "100%", "select_seconds": 0.0, "tune_seconds": 100.0},
@@ -401,3 +402,26 @@ def test_the_command(capsys: pytest.CaptureFixture[str], finished: Path, pool_fi
     out, _ = capsys.readouterr()
     assert code == 0 and "perplexity" in out and "report.html" in out and "against random" in out
     assert verdict_of(finished / "out")["sentence"].split()[0] in out
+
+
+def test_the_model_from_inside_a_loop_is_an_arm_of_its_own(tmp_path: Path, pool_file: str, model: str) -> None:
+    import shutil
+
+    plan = plan_of(pool_file, model, methods=("tests.made_loop:Worst",), controls=("untuned", "random"))
+    verdict = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
+    arms = {line["arm"]: line for line in verdict["arms"]}
+    fresh, own = arms["tests.made_loop:Worst"], arms["tests.made_loop:Worst/own-loop"]
+    assert (fresh["kind"], own["kind"]) == ("method", "own model") and own["exploratory"] and not fresh["exploratory"]
+    assert own["p_holm"] is None and own["value"] != fresh["value"] and own["seeds"] == 2
+    rows = {(row["arm"], row["seed"]): row for row in pq.read_table(tmp_path / "out" / "runs.parquet").to_pylist()}
+    for seed in (0, 1):
+        one, other = rows[fresh["arm"], seed], rows[own["arm"], seed]
+        assert one["rows"] == other["rows"] > 0 and other["tune_seconds"] == other["epochs"] == 0
+        assert one["address"] != other["address"] and one["tune_seconds"] > 0
+        assert one["select_tokens_back"] == other["select_tokens_back"] > 0  # all that the loop has trained on
+    folder = next(each for each in (tmp_path / "out" / "runs").glob("*Worst*") if any(each.glob("own-*")))
+    address = json.loads((folder / "chosen" / "chosen.json").read_text())["own"]["address"]
+    assert (tmp_path / "store" / "tunings" / address).is_dir()
+    shutil.rmtree(tmp_path / "store")  # what was read need not be there any more
+    again = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
+    assert without_times(again) == without_times(verdict) and not (tmp_path / "store" / "tunings" / address).exists()

@@ -19,14 +19,15 @@ CONTROLS = (
     *(UNTUNED, RANDOM, "random_by_source", EVERY_EPOCH, LENGTH_MATCHED, "longest", FULL),
     *TARGETED_CONTROLS,
 )
-Kind = Literal["control", "method", "targeted"]
+Kind = Literal["control", "method", "targeted", "own model"]
 
 
 @dataclass(frozen=True)
 class Arm:
     """One thing that is compared: a unique name, a method (or a control's own name), its options, and its kind.
 
-    `targeted` arms have seen examples of the task, the others have not: they are never in one table.
+    `targeted` arms have seen examples of the task, the others have not: they are never in one table. An `own model` is
+    the one that a method has tuned while it chose, in place of a fresh tuning on the choice.
     """
 
     name: str
@@ -56,6 +57,11 @@ class Arm:
     def chooses(self) -> bool:
         """Whether the arm chooses within a budget."""
         return self.method not in (UNTUNED, FULL)
+
+
+def own_loop(arm: Arm) -> Arm:
+    """The arm of the model from inside a method's loop."""
+    return dataclasses.replace(arm, name=f"{arm.name}/own-loop", kind="own model")
 
 
 def arm_of(text: str, given: Mapping[str, Any], *, control: bool = False) -> Arm:

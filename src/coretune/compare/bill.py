@@ -34,6 +34,7 @@ def bill(ground: Ground, rows: Sequence[Mapping[str, Any]], predicted: Mapping[s
             "stages": stages,
             "seconds": sum(row[f"{step}_seconds"] for row in rows for step in STEPS),
             "tokens": sum(row[f"{step}_tokens"] for row in rows for step in STEPS),
+            "judge_tokens": sum(row["judge_tokens"] for row in rows),
             "money": sum(row["money"] for row in rows),
         },
         "full_tuning": {"seconds": full_seconds, "measured": bool(full)},
@@ -50,7 +51,7 @@ def _rate(rows: Sequence[Mapping[str, Any]]) -> float:
 def _stage(arm: str, budget: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a run of an arm takes, on average over its seeds."""
     names = [f"{step}_{what}" for step in STEPS for what in ("seconds", "tokens")]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    means = {name: float(np.mean([row[name] for row in rows])) for name in (*names, "judge_tokens", "money")}
     return {"arm": arm, "budget": budget, "runs": len(rows), **means}
 
 

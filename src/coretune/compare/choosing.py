@@ -21,6 +21,7 @@ from coretune.knowledge import Knowledge
 from coretune.partitions import by_quantile, proportional, within
 from coretune.pickers import uniform
 from coretune.pool import Pool
+from coretune.rounds import Outcome, Round
 from coretune.rounds import run as run_method
 from coretune.runs import file_options, make_method
 from coretune.selection import Budget, Selection
@@ -35,12 +36,21 @@ SELECTION, CHOSEN = "selection.parquet", "chosen.json"
 LENGTH_CELLS = 20  # of answer length, in which random is matched
 
 
+@dataclass(frozen=True)
+class Own:
+    """The model that a method has tuned while it chose: where it lies, and what stands for it."""
+
+    address: str
+    digest: str
+    path: str
+
+
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """What a run tunes on: rows of the pool in order of picking, what each counts, and what choosing took.
 
     `epochs` is None where the tuning's own hold. `cost` has seconds, tokens and tokens_back, as if nothing had been
-    stored; `notes` is what the method wrote down.
+    stored; `notes` is what the method wrote down, `own` the model of its last round.
     """
 
     rows: Int64[np.ndarray, " k"]
@@ -48,6 +58,7 @@ class Chosen:
     epochs: float | None
     cost: Mapping[str, float]
     notes: Mapping[str, Any]
+    own: Own | None = None
 
 
 def identity(ground: Ground, run: Run, epochs: float, others: Sequence[str] = ()) -> str:
@@ -88,21 +99,20 @@ def choose(ground: Ground, run: Run, lab: Lab, epochs: float, others: Sequence[C
     source = ground.pool.column("source")[train]
     rows = sub_pool(train, ground.pool.keys[train], share=ground.plan.sub_pool, seed=seed, strata=source)
     before = len(lab.stages)
-    notes: Mapping[str, Any] = {}
     if run.arm.method == LENGTH_MATCHED:
-        chosen = _matched(ground, rows, others, ground.amount(run.budget), seed)
+        chosen, notes, own = _matched(ground, rows, others, ground.amount(run.budget), seed), {}, None
     elif run.arm.method == EVERY_EPOCH:
         return _every_epoch(ground, run, rows, lab, epochs)
     else:
-        chosen, notes = by_method(ground, run, rows, lab, seed)
+        done = by_method(ground, run, rows, lab, seed)
+        chosen, own = done.selection, _own_model(done.rounds[-1])
+        notes = {**done.rounds[-1].notes, "left out": {why: len(each) for why, each in done.pool.excluded.items()}}
     weights = chosen.weights if ground.plan.weights and not (chosen.weights == 1).all() else None
-    return Chosen(rows[chosen.rows], weights, None, cost_of_stages(lab.stages[before:]), notes)
+    return Chosen(rows[chosen.rows], weights, None, cost_of_stages(lab.stages[before:]), notes, own)
 
 
-def by_method(
-    ground: Ground, run: Run, rows: Int64[np.ndarray, " m"], lab: Lab, seed: int
-) -> tuple[Selection, Mapping[str, Any]]:
-    """What the arm's method chooses of these rows, and its notes. Raises what the method raises."""
+def by_method(ground: Ground, run: Run, rows: Int64[np.ndarray, " m"], lab: Lab, seed: int) -> Outcome:
+    """What the arm's method chooses of these rows. Raises what the method raises."""
     plan, name = ground.plan, run.arm.method
     options = dict(run.arm.options) | files_of(run.arm)
     given = {"model": plan.model, "embedder": plan.embedder, "template": plan.template, "target": ground.target}
@@ -110,11 +120,17 @@ def by_method(
     filled = {key: value for key, value in given.items() if key in known and value is not None}
     method = make_method(name, {**filled, **options})
     amount = ground.amount(run.budget)
-    done = run_method(
+    return run_method(
         method, ground.pool.subset(rows), amount, lab, seed=seed, model=plan.model, template=plan.template
     )
-    last = done.rounds[-1]
-    return done.selection, {**last.notes, "left out": {why: len(each) for why, each in done.pool.excluded.items()}}
+
+
+def _own_model(last: Round) -> Own | None:
+    """The model that a method's last round has tuned."""
+    if last.model is None:
+        return None
+    kept = last.model.checkpoints[-1]
+    return Own(last.model.address, kept.digest, str(kept.path))
 
 
 @cache
@@ -169,6 +185,8 @@ def cost_of_stages(stages: Sequence[Stage]) -> dict[str, float]:
         "tokens": sum(each.tokens + each.spared_tokens for each in stages),
         "tokens_back": sum(each.tokens_back + each.spared_tokens_back for each in stages),
         "spared_seconds": sum(each.spared_seconds for each in stages),
+        "judge_tokens": sum(each.judge_tokens for each in stages),
+        "money": sum(each.money for each in stages),
     }
 
 
@@ -182,6 +200,7 @@ def write_chosen(folder: Path, chosen: Chosen, stages: Sequence[Stage]) -> None:
             "weighted": chosen.weights is not None,
             "epochs": chosen.epochs,
             "cost": dict(chosen.cost),
+            "own": None if chosen.own is None else dataclasses.asdict(chosen.own),
             "notes": json.loads(json.dumps(dict(chosen.notes), default=str)),
             "stages": [run_folder.stage_words(each) for each in stages],
         }
@@ -195,4 +214,5 @@ def read_chosen(folder: Path) -> Chosen | None:
     said = json.loads((folder / CHOSEN).read_text(encoding="utf-8"))
     table = pq.read_table(folder / SELECTION)
     weights = table["weight"].to_numpy() if said["weighted"] else None
-    return Chosen(table["row"].to_numpy(), weights, said["epochs"], said["cost"], said["notes"])
+    own = None if said.get("own") is None else Own(**said["own"])
+    return Chosen(table["row"].to_numpy(), weights, said["epochs"], said["cost"], said["notes"], own)

@@ -55,6 +55,7 @@ class Forecast:
     tune: Line
     read: Mapping[str, Line]
     select: Mapping[str, Line]
+    loops: frozenset[str]  # arms that tune while they choose: no run shares that with another
     tokens_a_row: float
     rows: int  # that a run chooses from
     items: Mapping[str, int]
@@ -74,9 +75,9 @@ class Forecast:
     def words(self, ground: Ground) -> dict[str, Any]:
         """The bill of a whole comparison, as `verdict.json` has it. What runs share is counted once, for choosing."""
         lines = [{"arm": run.arm.name, "budget": run.budget, **self.of(ground, run)} for run in ground.runs]
-        shared = {line["arm"]: line["select"] for line in lines}
+        shared = {line["arm"]: line["select"] for line in lines if line["arm"] not in self.loops}
         steps = {
-            "select": sum(shared.values()),
+            "select": sum(shared.values()) + sum(line["select"] for line in lines if line["arm"] in self.loops),
             "tune": sum(line["tune"] for line in lines),
             "read": sum(line["read"] for line in lines),
         }
@@ -110,11 +111,12 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
     return Forecast(
         tune=Line.through(tokens, [each["seconds"] for each in spent]),
         read=read,
-        select={name: line for name, (line, _) in select.items()},
+        select={name: line for name, (line, _, _) in select.items()},
+        loops=frozenset(name for name, (_, _, loops) in select.items() if loops),
         tokens_a_row=tokens[-1] / lengths[-1],
         rows=round(ground.plan.sub_pool * len(ground.train)),
         items={task.name: len(_items(task) or ()) for task in ground.tasks},
-        row_bytes={name: row_bytes for name, (_, row_bytes) in select.items()},
+        row_bytes={name: row_bytes for name, (_, row_bytes, _) in select.items()},
         memory_bytes=max(stage.peak_memory_bytes for each in probes for stage in each.stages),
     )
 
@@ -174,19 +176,21 @@ def _read_line(ground: Ground, task: Asked, lab: Lab, probes: list[Lab]) -> Line
     return Line.through(sizes, seconds)
 
 
-def _select_line(ground: Ground, arm: Arm, rows: np.ndarray, lab: Lab, probes: list[Lab]) -> tuple[Line, float] | None:
-    """What choosing takes, on two small pools, and the bytes a row of all features that it measures."""
-    seconds, sizes, row_bytes = [], [], 0.0
+def _select_line(
+    ground: Ground, arm: Arm, rows: np.ndarray, lab: Lab, probes: list[Lab]
+) -> tuple[Line, float, bool] | None:
+    """What choosing takes, on two small pools, the bytes a row of what it measures, and whether it tunes meanwhile."""
+    seconds, sizes, row_bytes, loops = [], [], 0.0, False
     for count in ROWS:
         some = np.sort(rows[:count])
         small = replace(ground, train=some, plan=replace(ground.plan, budgets=("50%",), primary_budget=None))
         probe = _lab(lab, probes)
         try:
-            by_method(small, Run(arm, "50%", 0), some, probe, seed=0)
+            loops = by_method(small, Run(arm, "50%", 0), some, probe, seed=0).rounds[-1].model is not None
         except (CoretuneError, ValueError) as error:
             log.warning("what %s will take is not predicted: on %d rows it says: %s", arm.name, count, error)
             return None
         seconds.append(cost_of_stages(probe.stages)["seconds"])
         sizes.append(len(some))
         row_bytes = sum(feature.nbytes / max(1, len(feature)) for _, feature in probe.measured)
-    return Line.through(sizes, seconds), row_bytes
+    return Line.through(sizes, seconds), row_bytes, loops

@@ -95,6 +95,7 @@ def run_rows(ground: Ground, done: Sequence[Done], tasks: Sequence[Asked]) -> li
         counts, spent = tuned.get("counts", {}), tuned["spent"]
         cost = each.chosen.cost if each.chosen is not None else {}
         rows = len(each.chosen.rows) if each.chosen is not None else 0
+        fresh = rows > 0 and each.own is None
         answers = int(ground.tokens[each.chosen.rows].sum()) if each.chosen is not None else 0
         lines.append(
             {
@@ -108,9 +109,9 @@ def run_rows(ground: Ground, done: Sequence[Done], tasks: Sequence[Asked]) -> li
                 "mean_answer_tokens": answers / rows if rows else 0.0,
                 "total_tokens": counts.get("tokens", 0),
                 "steps": counts.get("steps", 0),
-                "epochs": each.tuning.epochs if rows else 0.0,
-                "learning_rate": each.tuning.learning_rate if rows else None,
-                "address": tuned["address"],
+                "epochs": each.tuning.epochs if fresh else 0.0,
+                "learning_rate": each.tuning.learning_rate if fresh else None,
+                "address": tuned["address"] if each.own is None else each.own.address,
                 "loss_first": tuned.get("loss_first"),
                 "loss_last": tuned.get("loss_last"),
                 "select_seconds": cost.get("seconds", 0.0),
@@ -120,7 +121,8 @@ def run_rows(ground: Ground, done: Sequence[Done], tasks: Sequence[Asked]) -> li
                 "tune_tokens": spent.get("tokens", 0),
                 "read_seconds": sum(one["seconds"] for one in read),
                 "read_tokens": sum(one["tokens"] for one in read),
-                "money": 0.0,
+                "judge_tokens": sum(int(one.get("judge_tokens", 0)) for one in (cost, *read)),
+                "money": sum(float(one.get("money", 0.0)) for one in (cost, *read)),
                 "estimated": False,
             }
         )

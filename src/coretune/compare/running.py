@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run
-from coretune.compare.choosing import Chosen, choose, identity, read_chosen, seed_of, write_chosen
+from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run, own_loop
+from coretune.compare.choosing import Chosen, Own, choose, identity, read_chosen, seed_of, write_chosen
 from coretune.compare.ground import WHOLE, Asked, Ground
 from coretune.compare.working import ITEMS, READING, TUNED, Job, attempt, carry_out
 from coretune.errors import CoretuneError
+from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
 from coretune.pool import Pool
 from coretune.store.digests import digest, spec_words
@@ -40,6 +41,7 @@ class Done:
     chosen: Chosen | None
     folder: Path  # of the tuning: tuned.json, and a folder a task
     tuning: Tuning
+    own: Own | None = None  # read in place of a fresh tuning
 
     def said(self, task: Asked) -> dict[str, Any]:
         """What is said of a task's reading: its metric, unit, counts and cost."""
@@ -82,8 +84,10 @@ class Course:
         return self.carried_out(runs)
 
     def others(self) -> list[Done]:
-        """All other arms."""
-        return self.carried_out([run for run in self.ground.runs if run.arm.name not in (UNTUNED, RANDOM)])
+        """All other arms, and the models that methods have tuned while they chose."""
+        done = self.carried_out([run for run in self.ground.runs if run.arm.name not in (UNTUNED, RANDOM)])
+        own = [self._own(each, each.chosen.own) for each in done if each.chosen is not None and each.chosen.own]
+        return [*done, *self._read(own, self.ground.tasks)]
 
     def settle(self) -> list[dict[str, Any]]:
         """Try the plan's learning rates and lengths on random at each budget, and on the full pool; take dev's best.
@@ -136,7 +140,11 @@ class Course:
             found = self.chosen(run)
             if found is not None:
                 done.append(self._planned(run, found, self._setting(run) if settings is None else settings[number]))
-        jobs = [self._job(each, tasks or self.ground.tasks) for each in done]
+        return self._read(done, tasks or self.ground.tasks)
+
+    def _read(self, done: Sequence[Done], tasks: Sequence[Asked]) -> list[Done]:
+        """Tune and read what is missing; arms that cannot be run are noted in `failed` and left out."""
+        jobs = [self._job(each, tasks) for each in done]
         missing = [(each, job) for each, job in zip(done, jobs, strict=True) if not job.done]
         for count, ((each, _), why) in enumerate(
             zip(missing, self._mapped([job for _, job in missing]), strict=True), 1
@@ -170,7 +178,7 @@ class Course:
         found = None
         if run.arm.method != UNTUNED:
             found = read_chosen(folder / "chosen")
-            if found is None:
+            if found is None or _own_is_lost(found, folder):
                 try:
                     found = self._choose(run, folder, epochs, [each for _, each in others if each is not None])
                 except (CoretuneError, ValueError) as error:
@@ -214,8 +222,16 @@ class Course:
         where = "read" if chosen is None else f"tuned-{digest(spec_words(tuning))[:12]}"
         return Done(run, chosen, folder / where, tuning)
 
+    def _own(self, done: Done, own: Own) -> Done:
+        """The model of a run's last round, to be read as it is."""
+        run = replace(done.run, arm=own_loop(done.run.arm))
+        return Done(run, done.chosen, done.folder.parent / _own_folder(own), self.ground.tuning, own)
+
     def _job(self, done: Done, tasks: Sequence[Asked]) -> Job:
         chosen, asked = done.chosen, tuple((each.digest, each.task) for each in tasks)
+        if done.own is not None:
+            adapter = AdapterAt(done.own.digest, done.own.path)
+            return Job(done.folder, self.lab.store, None, None, done.tuning, asked, adapter)
         pool = None if chosen is None else self.ground.pool.subset(chosen.rows)
         weights = None if chosen is None else chosen.weights
         return Job(done.folder, self.lab.store, pool, weights, done.tuning, asked)
@@ -225,6 +241,17 @@ class Course:
             yield from map(partial(_work_here, self.lab), jobs)
         else:
             yield from self.engine(carry_out, (replace(job, pool=_alone(job.pool)) for job in jobs))
+
+
+def _own_folder(own: Own) -> str:
+    """Where the readings of a method's own model lie, in its run's folder."""
+    return f"own-{own.digest[:12]}"
+
+
+def _own_is_lost(chosen: Chosen, folder: Path) -> bool:
+    """Whether a method's own model is no longer in the store, and was not yet read."""
+    own = chosen.own
+    return own is not None and not Path(own.path).is_dir() and not (folder / _own_folder(own)).is_dir()
 
 
 def _mean(done: Done, task: Asked) -> float:

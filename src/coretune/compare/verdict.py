@@ -34,7 +34,7 @@ def judge(
 ) -> dict[str, Any]:
     """Everything that `verdict.json` says."""
     scores = collect(done, ground.tasks)
-    arms = {arm.name: arm for arm in ground.arms}
+    arms = {each.run.arm.name: each.run.arm for each in done}
     found = [each for own in scores if own.own for each in contrasts(ground, own, arms)]
     p_values = adjusted(found)
     lines = [line_of(each, p_values.get(place)) for place, each in enumerate(found)]

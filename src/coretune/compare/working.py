@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from coretune import run_folder
 from coretune.errors import CoretuneError
 from coretune.evaluation import Reading, Subject, Task
+from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
 from coretune.pool import Pool
 from coretune.tuning import Tuned, Tuning
@@ -23,7 +24,7 @@ TUNED, READING, ITEMS = "tuned.json", "reading.json", "items.parquet"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A run to be carried out; `pool` None reads the model as it comes.
+    """A run to be carried out; `pool` None reads the model as it comes, or with the `adapter` that a method has tuned.
 
     `folder` gets `tuned.json`, and a folder for each of `tasks`, by its digest; what is there is not done again.
     """
@@ -34,6 +35,7 @@ class Job:
     weights: np.ndarray | None
     tuning: Tuning
     tasks: tuple[tuple[str, Task], ...]
+    adapter: AdapterAt | None = None
 
     @property
     def missing(self) -> tuple[tuple[str, Task], ...]:
@@ -63,7 +65,7 @@ def attempt(job: Job, lab: Lab) -> str | None:
 def work(job: Job, lab: Lab) -> None:
     """Tune and read. Raises what tuning and reading raise."""
     if job.pool is None:
-        subject = Subject(job.tuning.model, lab, None, job.tuning.template)
+        subject = Subject(job.tuning.model, lab, job.adapter, job.tuning.template)
         _write_tuned(job.folder, None, {})
     else:
         before = len(lab.stages)
@@ -83,6 +85,8 @@ def _spent(lab: Lab, before: int) -> dict[str, Any]:
         "seconds": sum(each.seconds + each.spared_seconds for each in stages),
         "tokens": sum(each.tokens + each.spared_tokens for each in stages),
         "tokens_back": sum(each.tokens_back + each.spared_tokens_back for each in stages),
+        "judge_tokens": sum(each.judge_tokens for each in stages),
+        "money": sum(each.money for each in stages),
         "stages": [run_folder.stage_words(each) for each in stages],
     }
 

@@ -131,6 +131,8 @@ class WinRate:
             told = dict(zip((row for row, _ in asked), verdicts, strict=True))
             judged = {row: told.get(row, SAME) for row, _, _ in pairs}
             heard = {row: each for row, each in judged.items() if "miss" not in (each.as_given, each.turned)}
+            paid = [sum(getattr(each, f"{side}_tokens") for each in verdicts) for side in ("input", "output")]
+            stage.pay(judge.budget, *paid)
             stage.counts = {"misses": missed} if (missed := len(judged) - len(heard)) else {}
         return heard
 

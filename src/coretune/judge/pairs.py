@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from coretune.judge.asking import Gate, ask
@@ -27,10 +27,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which of a pair is better, asked in its own order and turned; both speak of the pair's first and second."""
+    """Which of a pair is better, asked in its own order and turned; both speak of the pair's first and second.
+
+    Tokens are those of both requests.
+    """
 
     as_given: Choice
     turned: Choice
+    input_tokens: int = field(default=0, compare=False)
+    output_tokens: int = field(default=0, compare=False)
 
     @property
     def winner(self) -> Literal["first", "second", "tie"] | None:
@@ -53,7 +58,11 @@ def prefer(
     messages = [prompt.messages(question, *order) for question, order in zip(questions, shown, strict=True)]
     replies = ask(judge, [judge.payload(each, setting) for each in messages], gate)
     return [
-        Verdict(AS_SHOWN[_choice(one)], TURNED[_choice(other)])
+        Verdict(
+            *(AS_SHOWN[_choice(one)], TURNED[_choice(other)]),
+            input_tokens=one.input_tokens + other.input_tokens,
+            output_tokens=one.output_tokens + other.output_tokens,
+        )
         for one, other in zip(replies[::2], replies[1::2], strict=True)
     ]
 

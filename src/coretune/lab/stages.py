@@ -10,10 +10,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from coretune.store.costs import Cost
 
+if TYPE_CHECKING:
+    from coretune.judge import Spent
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Prices(Protocol):
+    """Prices of tokens, as a judge's budget has them."""
+
+    def price(self, requests: int, input_tokens: int, output_tokens: int) -> Spent: ...
 
 
 @dataclass
@@ -24,7 +34,8 @@ class Stage:
     or worked on now, `stored` were found in the store, `bytes` were written. `peak_memory_bytes` is the largest
     resident memory of this process while the stage ran, plus that of each worker process (see `peak_is_exact`).
     `tokens` went forward through models and `tokens_back` of them back. `spared_*` is what the stored rows took when
-    they were measured: with it, a stage costs what it would without a store.
+    they were measured: with it, a stage costs what it would without a store. `judge_tokens` and `money` are those of
+    a judge's answers to all these rows, also where they had been paid for before.
     """
 
     name: str
@@ -38,6 +49,8 @@ class Stage:
     spared_seconds: float = 0.0
     spared_tokens: int = 0
     spared_tokens_back: int = 0
+    judge_tokens: int = 0
+    money: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
 
     def spare(self, cost: Cost) -> None:
@@ -45,6 +58,11 @@ class Stage:
         self.spared_seconds += cost.seconds
         self.spared_tokens += cost.forward
         self.spared_tokens_back += cost.backward
+
+    def pay(self, budget: Prices, input_tokens: int, output_tokens: int) -> None:
+        """Note what a judge's answers cost, by the prices of its budget."""
+        self.judge_tokens += input_tokens + output_tokens
+        self.money += budget.price(1, input_tokens, output_tokens).money
 
 
 class Clock:

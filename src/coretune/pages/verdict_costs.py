@@ -186,16 +186,27 @@ def bill(files: ComparisonFiles) -> dict[str, Any]:
     spent, foretold = (_by_arm(tables_of(each.get("stages"))) for each in (measured, predicted))
     steps = [_step(files, name, title, predicted) for name, title in STEPS] if files.runs else []
     arms = [_arm(key, spent.get(key, {}), foretold.get(key, {})) for key in dict.fromkeys([*spent, *foretold])]
-    money = sum(each for run in files.runs if math.isfinite(each := number(run.get("money"))))
     return {
         "steps": steps,
         "seconds": wording.seconds(sum(step["measured"] for step in steps)),
         "predicted": _time(number(predicted.get("seconds"))),
         "tokens": wording.count(sum(step["tokens"] for step in steps)),
         "arms": arms,
-        "money": f"Judges and other endpoints cost {money:,.2f}." if money else "No endpoint was paid.",
+        "money": _money(files),
         "took": _time(number(files.section("run").get("seconds"))),
     }
+
+
+def _money(files: ComparisonFiles) -> str:
+    """What judges took, in words."""
+    money, tokens = (
+        sum(each for run in files.runs if math.isfinite(each := number(run.get(name))))
+        for name in ("money", "judge_tokens")
+    )
+    if not money and not tokens:
+        return "No judge was asked."
+    price = f"{money:,.2f} at the prices given" if money else "for which no price was given"
+    return f"Judges read and wrote {wording.count(tokens)} tokens, {price}."
 
 
 def _by_arm(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
