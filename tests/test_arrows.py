@@ -48,6 +48,7 @@ ARROWS = {
     "models": "store",
     "chat": "models pool turns",
     "features": "chat judge models pool turns",
+    "integrations": "orders tuning",  # orders inside other trainers
     "engines": "",
     "knowledge": "data features formats models pool readers store turns",  # text that can be searched
     "judge": "store",  # models behind an endpoint
@@ -100,8 +101,8 @@ PACKAGES = {
     "cyclopts": "cli command_options",
 }
 SLOW_PACKAGES = {
-    "torch": "distances evaluation models features knowledge tuning",
-    "transformers": "models tuning",
+    "torch": "distances evaluation models features knowledge tuning integrations",
+    "transformers": "models tuning integrations",
     "peft": "features tuning",
     "safetensors": "features tuning",
     "numba": "features pickers",
