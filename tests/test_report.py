@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from coretune import atomic, report
 from coretune.errors import FolderError
-from coretune.pages import charts, comparison, examples, points, spreads, summary, tables, wording
+from coretune.pages import charts, comparison, examples, points, rounds, spreads, summary, tables, wording
 from coretune.pages.run_files import read_run
 from coretune.report import script_json, write_report
-from tests.run_folders import HOSTILE, SILHOUETTE, make_run_folder
+from tests.run_folders import HOSTILE, SILHOUETTE, add_rounds, make_run_folder
 
 VOID = {"meta", "br", "img", "input", "col", "link", "hr"}
 
@@ -477,6 +477,97 @@ def test_facts_of_a_row_are_its_own(folder: Path) -> None:
 def test_excerpts_come_apart_where_they_were_joined(prompt: str, answer: str) -> None:
     assume(examples.ARROW not in prompt or len(prompt) >= 160)  # nothing else says which arrow is meant
     assert examples.halves(f"{prompt[:160]} ⟶ {answer[:160]}") == (prompt[:160], answer[:160])
+
+
+# ---- rounds
+
+
+@pytest.fixture
+def with_rounds(tmp_path: Path) -> Path:
+    return add_rounds(make_run_folder(tmp_path / "rounds", 600, scores=("quality",)), 6)
+
+
+def test_rounds_are_a_section_of_runs_that_have_them(with_rounds: Path, folder: Path) -> None:
+    page, plain = page_of(with_rounds), page_of(folder)
+    assert not page.open and "Round by round" in page.text and "Round by round" not in plain.text
+    assert {"#rounds"} == {a["href"] for a in page.all("a")} - {a["href"] for a in plain.all("a")}
+    assert "Held-out loss went from 2.9 before any tuning to 2.194 in round 6." in page.text
+    assert "Training loss went from 2.1 in round 1 to 1.6 in round 6." in page.text
+    assert f"/store/tunings/{6:032x}/checkpoints/0000040" in page.text
+    ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for drawing in page.all("svg"):
+        assert drawing.get("aria-hidden") == "true" or drawing.get("aria-label")
+    digest = base64.b64encode(hashlib.sha256(page.inside["style"].encode()).digest()).decode()
+    assert any(digest in str(each.get("content")) for each in page.all("meta"))
+
+
+def test_weights_are_drawn_by_name_where_they_moved_most(with_rounds: Path) -> None:
+    made = rounds.rounds_facts(read_run(with_rounds))
+    assert made is not None
+    shares = np.array(
+        [pq.read_table(with_rounds / "rounds" / f"{n:03d}" / "cells.parquet")["weight"].to_numpy() for n in range(1, 7)]
+    )
+    moved = np.ptp(shares, axis=0)
+    most = sorted(np.argsort(-moved)[:12], key=lambda cell: -shares[-1, cell])
+    assert [each["name"] for each in made["weights"]["cells"]] == [f"cell {cell}" for cell in most]
+    assert made["weights"]["others"] == shares.shape[1] - 12
+    drawn = made["weights"]["chart"].lines
+    assert [line.tone for line in drawn].count("rest") == shares.shape[1] - 12
+    assert len({line.tone for line in drawn}) == 13
+    for line, cell in zip(drawn[-12:], most, strict=True):
+        heights = [y for _, y, _ in line.dots]
+        assert np.argsort(heights).tolist() == np.argsort(-shares[:, cell], kind="stable").tolist()
+        assert all(0 <= y <= made["weights"]["chart"].box.height for y in heights)
+    rows = made["rows"]
+    change = shares[3] - shares[2]
+    assert rows[4]["more"][0] == f"cell {change.argmax()} {100 * change.max():+.1f}"
+    assert rows[4]["less"][0] == f"cell {change.argmin()} {100 * change.min():+.1f}"
+    assert rows[0]["heldout"] == "2.9000" and rows[0]["more"] == rows[1]["more"] == []
+
+
+def test_what_entered_when_against_a_count_by_hand(with_rounds: Path) -> None:
+    made = rounds.rounds_facts(read_run(with_rounds))
+    assert made is not None and made["entered"]["what"] == "source"
+    source, entered = column(with_rounds, "source"), column(with_rounds, "round")
+    for group in made["entered"]["groups"]:
+        pool = f"{(source == group['name']).mean():.1%}"
+        by_round = [f"{(source[entered == n] == group['name']).mean():.1%}" for n in range(1, 7)]
+        assert group["shares"] == [pool, *by_round]
+    bars = made["entered"]["chart"].parts
+    for x in {part.x for part in bars}:
+        assert sum(part.height for part in bars if part.x == x) == pytest.approx(300 - 38 - 22, abs=0.5)
+
+
+def test_rows_of_one_source_entered_by_cell_and_models_may_be_absent(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", records=[("ask", "answer", "one", "Latin")] * 300, cells=9)
+    add_rounds(folder, 3, held_out=False)
+    for place in (folder / "rounds").iterdir():
+        said = (place / "round.toml").read_text().split("[model]")[0]
+        (place / "round.toml").write_text(said)
+    made = rounds.rounds_facts(read_run(folder))
+    assert made is not None and made["entered"]["what"] == "cell" and made["losses"] is None
+    assert [each["tone"] for each in made["entered"]["groups"]][-1] == "rest"
+    assert "No model was tuned in these rounds" in page_of(folder).text
+
+
+def test_hostile_names_of_cells_are_only_text(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", cells=len(HOSTILE))
+    cells = int(max(cell for cell in column(folder, "cell") if cell is not None)) + 1
+    page = page_of(add_rounds(folder, 2, names=HOSTILE[:cells]))
+    assert not page.open and len(page.all("script")) == 2 and not page.all("img")
+    assert wording.visible(HOSTILE[0], 40) in page.text
+
+
+def test_the_map_is_coloured_by_round(with_rounds: Path) -> None:
+    made = points.pack_map(read_run(with_rounds), np.random.default_rng(0))
+    assert made is not None
+    arrays, _ = unpacked(made.data)
+    place, meta = next((i, each) for i, each in enumerate(made.data["columns"]) if each["name"] == "round")
+    assert meta["names"] == [f"round {number}" for number in range(1, 7)]
+    entered = column(with_rounds, "round")[np.cumsum(arrays["row"])]
+    said = [255 if each is None else each - 1 for each in entered]
+    assert arrays[f"c{place}"].tolist() == said
 
 
 # ---- absent things

@@ -21,6 +21,7 @@ import numpy as np
 from coretune.atomic import replacing
 from coretune.errors import FolderError
 from coretune.pages import charts, examples, fates, points, spreads, summary, tables, wording
+from coretune.pages.rounds import rounds_facts
 from coretune.pages.run_files import RunFiles, read_run
 from coretune.pages.tuning import read_tuning, tuning_facts
 from coretune.pages.verdict import verdict_facts
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 SECTIONS = (
-    *(("records", "Records"), ("cost", "Cost"), ("against", "Chosen against pool"), ("scores", "Scores")),
-    *(("map", "Map"), ("examples", "Examples"), ("repeat", "How to repeat")),
+    *(("records", "Records"), ("cost", "Cost"), ("rounds", "Rounds"), ("against", "Chosen against pool")),
+    *(("scores", "Scores"), ("map", "Map"), ("examples", "Examples"), ("repeat", "How to repeat")),
 )
 
 
@@ -45,11 +46,12 @@ def write_report(folder: Path) -> Path:
     """
     if (folder / COMPARE).is_file():
         made = verdict_facts(read_comparison(folder))
-        page = render(made, "verdict.html.jinja", "verdict.css", script="verdict.js")
+        page = render(made, "verdict.html.jinja", "curves.css", "verdict.css", script="verdict.js")
     elif (folder / TUNING).is_file():
         page = render(tuning_facts(read_tuning(folder)), "tuning.html.jinja")
     else:
-        page = render(facts(read_run(folder)))
+        made = facts(read_run(folder))
+        page = render(made, "report.html.jinja", *(("curves.css", "rounds.css") if made["rounds"] else ()))
     path = folder / REPORT
     try:
         with replacing(path) as part:
@@ -88,9 +90,11 @@ def facts(files: RunFiles) -> dict[str, Any]:
     counts, costs = summary.count(files), summary.cost(files)
     groups = tables.comparisons(files)
     drawn = points.pack_map(files, rng)
+    rounds = rounds_facts(files)
     return {
         "run": _run(files),
-        "sections": SECTIONS,
+        "sections": [each for each in SECTIONS if each[0] != "rounds" or rounds],
+        "rounds": rounds,
         "counts": counts,
         "tiles": _tiles(files, counts, costs),
         "paragraphs": [

@@ -114,6 +114,9 @@ def _columns(files: RunFiles, rows: Int64[np.ndarray, " p"]) -> list[tuple[np.nd
         codes, names = files.groups(name)
         if len(names) > 1:
             made.append(_categories(title, codes[rows], names))
+    entered = files.numbers("round")[rows]
+    if len(np.unique(entered[np.isfinite(entered)])) > 1:
+        made.append(_rounds(entered))
     for name in ("answer_tokens", *files.scores):
         values, stands = levels(files.numbers(name)[rows])
         if len(stands) > 1:
@@ -133,6 +136,18 @@ def _categories(title: str, codes: np.ndarray, names: Sequence[str]) -> tuple[np
     if len(names) > MOST_NAMES:
         shown.append(f"{len(names) - MOST_NAMES} others")
     return place[codes].astype(np.uint8), {"name": title, "kind": "group", "names": shown}
+
+
+def _rounds(entered: Float[np.ndarray, " p"]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The round in which each row entered, in order; beyond 254 they are one."""
+    known = np.isfinite(entered)
+    first, last = int(entered[known].min()), int(entered[known].max())
+    codes = np.full(len(entered), LEVELS - 1, dtype=np.uint8)
+    codes[known] = np.minimum(entered[known] - first, MOST_NAMES).astype(np.uint8)
+    shown = [f"round {number}" for number in range(first, min(last, first + MOST_NAMES - 1) + 1)]
+    if last - first >= MOST_NAMES:
+        shown.append("later rounds")
+    return codes, {"name": "round", "kind": "group", "names": shown}
 
 
 def _positions(order: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " p"]) -> np.ndarray:
