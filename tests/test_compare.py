@@ -425,3 +425,17 @@ def test_the_model_from_inside_a_loop_is_an_arm_of_its_own(tmp_path: Path, pool_
     shutil.rmtree(tmp_path / "store")  # what was read need not be there any more
     again = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
     assert without_times(again) == without_times(verdict) and not (tmp_path / "store" / "tunings" / address).exists()
+
+
+def test_the_full_pool_is_estimated_where_it_was_not_tuned_on(tmp_path: Path, pool_file: str, model: str) -> None:
+    budgets = ("5%-tokens", "10%-tokens", "20%-tokens")
+    changed = {"methods": (), "controls": ("untuned", "random"), "budgets": budgets}
+    plan = plan_of(pool_file, model, **changed, primary_budget="20%-tokens")
+    verdict = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
+    said = verdict["full_estimate"]
+    assert said["estimated"] and said["of"] == "answer tokens" and said["low"] <= said["value"] <= said["high"]
+    assert said["times_beyond"] == pytest.approx(5, rel=0.05) and "followed 5.0 times" in said["reasons"][0]
+
+
+def test_nothing_is_estimated_that_was_measured(finished: Path) -> None:
+    assert verdict_of(finished / "out")["full_estimate"] is None

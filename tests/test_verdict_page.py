@@ -639,3 +639,13 @@ def test_large_comparisons_make_pages_below_three_megabytes(tmp_path: Path, name
     assert write_report(folder).stat().st_size < 3_000_000
     if name == "runs":
         assert len(rows_of(folder, "runs.parquet")) > 300
+
+
+def test_the_full_pools_estimate_is_marked_as_one(folder: Path) -> None:
+    assert "Estimated, not measured" not in page_of(folder).text
+    said = {"value": 1.25, "low": 1.125, "high": 1.5, "unit": "nats", "size": 120_000, "reasons": ["<b>too far</b>"]}
+    change_verdict(folder, full_estimate=said)
+    told = page_of(folder).text
+    assert "points to 1.25 [1.125, 1.5] nats at its 120,000 answer tokens; <b>too far</b>." in told
+    change_verdict(folder, full_estimate={**said, "low": None, "reasons": []})
+    assert "points to 1.25 nats at its 120,000 answer tokens." in page_of(folder).text

@@ -15,6 +15,9 @@ from coretune.compare.results import Scores
 from coretune.statistics.bands import run_band
 from coretune.statistics.enough import enough
 from coretune.statistics.equivalent import equivalent_size
+from coretune.statistics.extrapolated import extrapolated
+
+LEAST_SIZES = 3  # of a curve that is followed to where nothing was measured
 
 
 def curves(scores: Scores, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -62,6 +65,20 @@ def smallest_matching(ground: Ground, scores: Scores, rows: Sequence[Mapping[str
         made = enough(sizes, values, margin=margin, higher_is_better=scores.higher_is_better, rng=rng, untuned=untuned)
         found.append({"arm": arm.name, "task": scores.task, "unit": "answer tokens", "full": sizes[-1], **_plain(made)})
     return found
+
+
+def full_estimate(ground: Ground, scores: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What random's curve points to at the full pool, where that was not tuned on; None for fewer than 3 sizes."""
+    sizes, values = _curve_of(scores, RANDOM, rows)
+    if (FULL, WHOLE) in scores.arms or len(sizes) < LEAST_SIZES or len(set(sizes)) < len(sizes):
+        return None
+    made = extrapolated(
+        *(sizes, values),
+        size=float(ground.tokens[ground.train].sum()),
+        higher_is_better=scores.higher_is_better,
+        rng=np.random.default_rng(ground.plan.seed),
+    )
+    return {"task": scores.task, "unit": scores.unit, "of": "answer tokens", "estimated": True, **_plain(made)}
 
 
 def equivalent_sizes(ground: Ground, scores: Scores, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

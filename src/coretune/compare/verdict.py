@@ -11,7 +11,7 @@ from coretune.compare.contrasts import adjusted, contrasts, line_of
 from coretune.compare.ground import Ground
 from coretune.compare.results import Scores, collect, run_rows
 from coretune.compare.running import Done
-from coretune.compare.sizes import curves, equivalent_sizes, smallest_matching
+from coretune.compare.sizes import curves, equivalent_sizes, full_estimate, smallest_matching
 from coretune.compare.wording import sentence_of
 from coretune.statistics.detectable import Plan, expected, smallest_detectable
 from coretune.statistics.differences import difference
@@ -48,6 +48,7 @@ def judge(
         "arms": lines,
         "curves": [curve for each in own for curve in curves(each, rows)],
         "enough": smallest_matching(ground, primary, rows),
+        "full_estimate": full_estimate(ground, primary, rows),
         "equivalent": equivalent_sizes(ground, primary, rows),
         "learning_rates": list(trials),
         "failed": dict(failed),

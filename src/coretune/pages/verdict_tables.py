@@ -12,7 +12,7 @@ from coretune.pages import verdict_words as words
 from coretune.pages import wording
 from coretune.pages.verdict_files import ComparisonFiles, by_gain
 from coretune.pages.verdict_items import GroupScores, Run, group_scores
-from coretune.pages.verdict_records import RANDOM, Contrast, number, tables_of, text
+from coretune.pages.verdict_records import RANDOM, Contrast, number, table_of, tables_of, text
 
 MOST_RUNS, MOST_TASKS, MOST_GROUPS, MOST_SIZES = 1_500, 5, 12, 40
 
@@ -136,7 +136,25 @@ def _count(value: float) -> str:
 def sizes(files: ComparisonFiles) -> dict[str, Any]:
     """How much of each arm matches the full pool, and how much of random does as well as each arm."""
     enough, equivalent = (tables_of(files.said.get(name))[:MOST_SIZES] for name in ("enough", "equivalent"))
-    return {"enough": [_enough(each) for each in enough], "equivalent": [_equivalent(each) for each in equivalent]}
+    return {
+        "enough": [_enough(each) for each in enough],
+        "equivalent": [_equivalent(each) for each in equivalent],
+        "full": _full(table_of(files.said.get("full_estimate"))),
+    }
+
+
+def _full(said: Mapping[str, Any]) -> str:
+    """What the full pool would give where it was not tuned on, in words; empty where nothing points there."""
+    value, low, high = (number(said.get(name)) for name in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return ""
+    between = f" [{wording.number(low)}, {wording.number(high)}]" if math.isfinite(low + high) else ""
+    reasons = _reasons(said)
+    return (
+        f"The full pool was not tuned on. Estimated, not measured: random’s curve, followed as a power law, points to "
+        f"{wording.number(value)}{between}{words.of(text(said.get('unit')))} at its "
+        f"{_count(number(said.get('size')))} answer tokens{f'; {reasons}' if reasons else ''}."
+    )
 
 
 def _enough(said: Mapping[str, Any]) -> dict[str, Any]:
