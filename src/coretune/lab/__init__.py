@@ -30,6 +30,7 @@ from coretune.store.kept import read_result, write_result
 from coretune.store.keys import first_of_each
 
 if TYPE_CHECKING:
+    from coretune.orders import Order
     from coretune.tuning import EachStep, Tuned, Tuning
 
 __all__ = ["Feature", "Lab", "Stage", "peak_is_exact", "release"]
@@ -99,6 +100,7 @@ class Lab:
             stored.touch(place)
             _fill(stage, feature, stored_rows=len(keys) - len(absent), copies=len(absent) - len(missing))
             stage.spare(cost_of(place).of(stage.stored))
+            _pay(stage, resolved, feature)
         barred = np.flatnonzero(~feature.finite & pool.candidates[asked])
         if len(barred):
             barred, reason = first_reason(feature, barred, name)
@@ -154,11 +156,13 @@ class Lab:
         *,
         each_step: EachStep | None = None,
         processes: int | None = None,
+        order: Order | None = None,
     ) -> Tuned:
         """A model tuned on rows of a pool, in this order (all candidates by default); one in the store is given.
 
         `weights` `(k,)` scale what each row counts in the loss; none is 1 for each. `each_step(step, steps, loss)` is
-        called after every optimizer step, in place of `progress`; `processes` is one a GPU by default. After an error,
+        called after every optimizer step, in place of `progress`; `processes` is one a GPU by default. With an `order`
+        the rows of each step are chosen while the training runs, and it may end before all were seen. After an error,
         a Ctrl-C or a kill the same call goes on where it stopped. Raises `PoolError` where no row has an answer token,
         `ModelError` where the model cannot be tuned so, and `ValueError` for a spec or weights that mean nothing.
         """
@@ -169,20 +173,21 @@ class Lab:
             asked = np.flatnonzero(pool.candidates) if rows is None else rows_of(pool, rows)
             counted = tuning.checked_weights(weights, len(asked))
             resolved = spec.resolved()
-            said = tuning.words_of(resolved, pool.keys[asked], counted)
+            said = tuning.words_of(resolved, pool.keys[asked], counted, order)
             place = stored.place_of(self.store, stored.TUNINGS, said)
+            kind = "rows" if order is None else "learned_rows"
             tuned = tuning.find_tuned(place)
             if tuned is None:
                 release()  # the last feature's model gives its memory back
                 stored.describe(place, said)
                 examples = pool.subset(asked)
                 tell = each_step or (lambda step, steps, loss: self._tell(name, step, steps))
-                tuned = tuning.tune(resolved, examples, counted, place, tell, processes=processes)
-                stage.rows, stage.bytes = len(asked), tuning.bytes_of(tuned)
+                tuned = tuning.tune(resolved, examples, counted, place, tell, processes=processes, order=order)
+                stage.rows, stage.bytes = tuned.counts[kind], tuning.bytes_of(tuned)
                 stage.tokens = stage.tokens_back = tuned.counts["tokens"]
             else:
-                stage.stored = len(asked)
-                stage.spare(Cost(len(asked), tuned.seconds, tuned.counts["tokens"], tuned.counts["tokens"]))
+                stage.stored = tuned.counts[kind]
+                stage.spare(Cost(stage.stored, tuned.seconds, tuned.counts["tokens"], tuned.counts["tokens"]))
             stage.counts = tuning.notable(tuned)
             stored.touch(place)
         return tuned
@@ -242,6 +247,13 @@ def _fill(stage: Stage, feature: Feature, *, stored_rows: int, copies: int) -> N
     stage.counts.update({name: int(flags.sum()) for name, flags in feature.marks.items()})
     not_finite = len(feature) - int(feature.finite.sum())
     stage.counts.update({name: count for name, count in (("copies", copies), ("not finite", not_finite)) if count})
+
+
+def _pay(stage: Stage, spec: FeatureSpec, feature: Feature) -> None:
+    """Note what a judge has cost, where a feature asks one."""
+    judge, names = getattr(spec, "judge", None), ("input_tokens", "output_tokens")
+    if judge is not None and feature.numbers.keys() >= set(names):
+        stage.pay(judge.budget, *(int(np.nansum(feature.numbers[name])) for name in names))
 
 
 def _state(rng: np.random.Generator) -> dict[str, Any]:

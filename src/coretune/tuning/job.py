@@ -11,7 +11,9 @@ import numpy as np
 
 from coretune.errors import need
 from coretune.models import best_device
-from coretune.shapes import Float32
+from coretune.orders import Chooser, Order
+from coretune.shapes import Float32, Int64
+from coretune.tuning.choosing import online_plan
 from coretune.tuning.schedule import Plan
 from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import MicroBatch, Tokens, coefficients, micro_batches, widths
@@ -23,7 +25,8 @@ EachStep = Callable[[int, int, float], None]
 class Job:
     """What is to be trained: a resolved spec, the plan over `learned` (rows with answer tokens), tokens and weights.
 
-    `work` is a folder of its own, in which the training goes on after a kill.
+    `work` is a folder of its own, in which the training goes on after a kill. With a `chooser` the plan says only how
+    many steps there are at most, and the rows of each are chosen when it is there.
     """
 
     spec: Tuning
@@ -33,17 +36,32 @@ class Job:
     weights: Float32[np.ndarray, " k"]
     work: Path
     device: str
+    chooser: Chooser | None = None
 
     @classmethod
-    def of(cls, spec: Tuning, tokens: Tokens, weights: Float32[np.ndarray, " k"], work: Path) -> Job:
-        """A job on the best device. Raises `ValueError` for checkpoints behind the last step."""
+    def of(
+        cls, spec: Tuning, tokens: Tokens, weights: Float32[np.ndarray, " k"], work: Path, order: Order | None = None
+    ) -> Job:
+        """A job on the best device. Raises `ValueError` for checkpoints behind the last step, and for an odd order."""
         learned = np.flatnonzero(tokens.answer_lengths)
-        return cls(spec, Plan.of(spec, len(learned)), learned, tokens, weights, work, best_device())
+        if order is None:
+            return cls(spec, Plan.of(spec, len(learned)), learned, tokens, weights, work, best_device())
+        chooser = order.start(tokens.answer_lengths > 0, batch_rows=spec.batch_rows, seed=spec.seed)
+        plan = online_plan(spec, len(learned), chooser)
+        return cls(spec, plan, learned, tokens, weights, work, best_device(), chooser)
 
     def batch(self, step: int) -> tuple[np.ndarray, dict[int, float]]:
         """The rows of a step, and what each row's mean loss counts in the step's loss."""
-        rows = self.learned[self.plan.step_rows(step)]
-        return rows, coefficients(self.tokens, rows, self.weights, self.spec.average)
+        rows = self.learned[self.plan.step_rows(step)] if self.chooser is None else self.chooser.rows(step)
+        return rows, self.shares(rows)
+
+    def shares(self, rows: Int64[np.ndarray, " b"]) -> dict[int, float]:
+        """What each row's mean loss counts in the loss of a step with these rows."""
+        return coefficients(self.tokens, rows, self.weights, self.spec.average)
+
+    def ended(self, step: int) -> bool:
+        """Whether a step, which was made, is the last one."""
+        return step == self.plan.run or (self.chooser is not None and self.chooser.over)
 
 
 def parts(job: Job, rows: np.ndarray, part: int, of: int) -> Iterator[MicroBatch]:

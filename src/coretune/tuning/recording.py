@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coretune.errors import need
-from coretune.tuning import resuming
+from coretune.tuning import choosing, resuming
 from coretune.tuning.saving import write_checkpoint
 from coretune.tuning.tuned import CHECKPOINTS, step_name
 
@@ -40,20 +40,28 @@ class Recorder:
             folder = self._folder(state)
             self.trainer.visits = resuming.read_visits(folder) if args.process_index == 0 else []
             self.before = resuming.said_at(folder)["seconds"]
+            if self.job.chooser is not None:
+                state_then, rates = choosing.read_state(folder)
+                self.job.chooser.restore(state_then)
+                self.trainer.rates = rates.tolist()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Keep a checkpoint where one is asked, say whether one to go on from is due, and tell."""
-        step, plan, trainer = state.global_step, self.job.plan, self.trainer
-        if step in plan.checkpoints and args.should_save:
+        step, plan, trainer, chooser = state.global_step, self.job.plan, self.trainer, self.job.chooser
+        ended = self.job.ended(step)
+        kept = step in plan.checkpoints or ended or (chooser is not None and chooser.keep)
+        if kept and args.should_save:
             path = self.job.work / CHECKPOINTS / step_name(step)
             write_checkpoint(path, self.job.spec, trainer.model, trainer.optimizer.optimizer, step)
-        control.should_save = self._due() and step < plan.run
+        control.should_save = self._due() and not ended
+        control.should_training_stop = control.should_training_stop or ended
         if args.process_index == 0:
-            self.each_step(step, plan.run, trainer.loss)
+            self.each_step(step, step if ended else plan.run, trainer.loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Complete a checkpoint to go on from, which the Trainer has just written."""
         resuming.write_visits(self._folder(state), args.process_index, self.trainer.visits)
+        self._write_chooser(self._folder(state))
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
             resuming.complete(self._folder(state), {"seconds": self.seconds})
@@ -62,6 +70,7 @@ class Recorder:
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Leave what was noted."""
         resuming.write_visits(self.job.work, args.process_index, self.trainer.visits)
+        self._write_chooser(self.job.work)
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
             gpu = need("torch", "models").cuda.max_memory_allocated() if args.device.type == "cuda" else 0
@@ -71,6 +80,10 @@ class Recorder:
     def seconds(self) -> float:
         """What the training has taken, also before a kill."""
         return self.before + time.monotonic() - self.began
+
+    def _write_chooser(self, folder: Path) -> None:
+        if self.job.chooser is not None:
+            choosing.write_state(folder, self.job.chooser, self.trainer.rates)
 
     def _folder(self, state: Any) -> Path:
         return self.job.work / f"checkpoint-{state.global_step}"

@@ -2,6 +2,7 @@
 
     work/checkpoint-STEP/   what transformers writes: weights, optimizer, schedule and random states, some of it pickled
                   visits-P.npy   the visits that process P has noted
+                  chooser.npz    where the chooser stands, if rows are chosen in the training
                   complete.json  written last: a checkpoint without it was cut off and is not gone on from
 
 The folder is removed when the tuning is finished; nothing pickled is part of a finished one.
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from coretune.store.folders import sync
+from coretune.tuning.choosing import STATE
 from coretune.tuning.tuned import VISIT
 
 COMPLETE, TRAINED = "complete.json", "trained.json"
@@ -64,7 +66,7 @@ def said_at(folder: Path) -> dict[str, Any]:
 
 def forget_trained(work: Path) -> None:
     """Remove what a training that was over, but not yet put in place, has left."""
-    for each in (*work.glob("visits-*.npy"), work / TRAINED):
+    for each in (*work.glob("visits-*.npy"), work / STATE, work / TRAINED):
         each.unlink(missing_ok=True)
 
 

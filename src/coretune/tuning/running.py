@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from coretune.orders import Order
 from coretune.pool import Example
 from coretune.shapes import Float32
 from coretune.store import folders
-from coretune.store.digests import array_digest, digest, spec_words
+from coretune.store.digests import array_digest, digest, spec_words, words
 from coretune.tuning import resuming
+from coretune.tuning.choosing import read_state, write_order
 from coretune.tuning.job import EachStep, Job
 from coretune.tuning.launching import devices, train_in_processes
 from coretune.tuning.memory import refuse_what_cannot_work
@@ -24,13 +27,19 @@ from coretune.tuning.tokens import Tokens, encoded
 from coretune.tuning.training import train
 from coretune.tuning.tuned import CHECKPOINTS, Tuned, find_tuned, row_means, step_losses, write_words
 
+log = logging.getLogger(__name__)
+
 WORK = "work"  # of an unfinished tuning, under its address
 
 
-def words_of(spec: Tuning, keys: np.ndarray, weights: Float32[np.ndarray, " k"]) -> dict[str, Any]:
-    """What a tuning is, in words: the resolved spec, the rows by content, in order, and their weights."""
+def words_of(
+    spec: Tuning, keys: np.ndarray, weights: Float32[np.ndarray, " k"], order: Order | None = None
+) -> dict[str, Any]:
+    """What a tuning is, in words: the resolved spec, the rows by content, in order, their weights, and any order."""
     said = spec_words(spec)
     given = {"rows": {"array": array_digest(keys)}, "weights": {"array": array_digest(weights)}}
+    if order is not None:
+        given["order"] = words(order)
     return {**said, "fields": {**said["fields"], **given}}
 
 
@@ -70,14 +79,20 @@ def tune(
     each_step: EachStep = lambda step, steps, loss: None,
     *,
     processes: int | None = None,
+    order: Order | None = None,
 ) -> Tuned:
     """Tune on examples, with a resolved spec, at an address of the store; what is finished there is given at once.
 
     `each_step(step, steps, loss)` is called after each optimizer step. After an error, a Ctrl-C or a kill the same call
     goes on where it stopped; another process that asks for the same waits. With several `processes` (by default one a
-    GPU) they are started for it. Raises `PoolError` where no row has an
-    answer token, `ModelError` where the model is not as it was, `CoretuneError` where the loss is not finite.
+    GPU) they are started for it. With an `order` each step's rows are chosen when it is there, in one process. Raises
+    `PoolError` where no row has an answer token, `ModelError` where the model is not as it was, `CoretuneError` where
+    the loss is not finite, `ValueError` for several processes where rows are chosen.
     """
+    if order is not None and (processes or 1) > 1:
+        raise ValueError(
+            f"{processes} processes asked of a training that chooses its rows; it runs in one: processes=1"
+        )
     with folders.alone(place):
         if (found := find_tuned(place)) is not None:
             return found
@@ -85,9 +100,9 @@ def tune(
         work.mkdir(exist_ok=True)
         resuming.forget_trained(work)
         tokens = encoded(spec, examples)
-        job = Job.of(spec, tokens, weights, work)
+        job = Job.of(spec, tokens, weights, work, order)
         refuse_what_cannot_work(spec, tokens, job.device)
-        count = devices(job.device) if processes is None else processes
+        count = 1 if order is not None else devices(job.device) if processes is None else processes
         if count > 1:
             train_in_processes(job, count, each_step)
         else:
@@ -103,25 +118,28 @@ def finish(job: Job, place: Path, trained: dict[str, Any]) -> None:
     """Put what a training has left in its work folder into a finished folder."""
     visits = np.concatenate(resuming.read_visits(job.work))
     visits = visits[np.lexsort((visits["row"], visits["step"]))]
-    shares = {step: job.batch(step)[1] for step in range(1, job.plan.run + 1)}
-    seen = zip(visits["step"].tolist(), visits["row"].tolist(), strict=True)
-    share = np.array([shares[step][row] for step, row in seen])
+    ends = np.searchsorted(visits["step"], np.arange(1, visits["step"][-1] + 1), side="right")
+    steps = np.split(visits["row"].astype(np.int64), ends[:-1])
+    share = np.concatenate([list(job.shares(rows).values()) for rows in steps])
+    state, rates = ({}, job.plan.rates) if job.chooser is None else read_state(job.work)
     arrays = {
         "visits": visits,
-        "losses": step_losses(visits, share, job.plan.run),
-        "learning_rates": job.plan.rates,
+        "losses": step_losses(visits, share, len(steps)),
+        "learning_rates": rates,
         "row_losses": row_means(visits, len(job.tokens)),
     }
-    words = {
+    said = {
         "model": job.spec.model,
         "seconds": round(trained["seconds"], 3),
         "counts": counts_of(job, visits, trained),
     }
+    kept = kept_steps(job, len(steps))
     with folders.new_folder(place, "tuned", {"rows": len(job.tokens)}) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        write_order(folder, state)
         shutil.copytree(job.work / CHECKPOINTS, folder / CHECKPOINTS, copy_function=_linked)
-        write_words(folder, words, job.plan.checkpoints, mean_rates(job.plan.rates, job.plan.checkpoints))
+        write_words(folder, said, kept, mean_rates(rates, kept))
 
 
 def counts_of(job: Job, visits: np.ndarray, trained: dict[str, Any]) -> dict[str, int]:
@@ -129,15 +147,25 @@ def counts_of(job: Job, visits: np.ndarray, trained: dict[str, Any]) -> dict[str
     tokens: Tokens = job.tokens
     return {
         "rows": len(tokens),
-        "learned_rows": len(job.learned),
-        "steps": job.plan.run,
-        "planned_steps": job.plan.planned,
+        "learned_rows": len(job.learned) if job.chooser is None else len(np.unique(visits["row"])),
+        "steps": int(visits["step"][-1]),
+        "planned_steps": job.plan.planned if job.chooser is None else int(visits["step"][-1]),
         "tokens": int(tokens.lengths[visits["row"]].sum()),
         "answer_tokens": int(tokens.answer_lengths[visits["row"]].sum()),
         "cut": tokens.cut_rows,
         **tokens.left_out,
         **({"gpu_mib": trained["gpu_bytes"] >> 20} if trained["gpu_bytes"] else {}),
     }
+
+
+def kept_steps(job: Job, made: int) -> tuple[int, ...]:
+    """The steps whose checkpoints were kept, of so many that were made; says which were asked and never came."""
+    if job.chooser is None:
+        return job.plan.checkpoints
+    late = [each for each in job.plan.checkpoints if made < each < job.plan.run]
+    if late:
+        log.warning("checkpoints at steps %s were asked, but the rows of the training ended at step %d", late, made)
+    return tuple(sorted(int(each.name) for each in (job.work / CHECKPOINTS).iterdir() if each.name.isdigit()))
 
 
 def _linked(source: str, target: str) -> None:

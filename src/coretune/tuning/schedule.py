@@ -26,9 +26,13 @@ class Plan:
     run: int
 
     @classmethod
-    def of(cls, spec: Tuning, rows: int) -> Plan:
-        """The plan for so many rows. Raises `ValueError` for checkpoints behind the last step."""
-        planned = math.ceil(round(spec.epochs * math.ceil(rows / spec.batch_rows), 9))
+    def of(cls, spec: Tuning, rows: int, planned: int | None = None) -> Plan:
+        """The plan for so many rows, of as many steps as the epochs make, or as are `planned`.
+
+        Raises `ValueError` for checkpoints behind the last step.
+        """
+        if planned is None:
+            planned = math.ceil(round(spec.epochs * math.ceil(rows / spec.batch_rows), 9))
         plan = cls(spec, rows, planned, min(planned, spec.stop_after or planned))
         late = [each for each in spec.checkpoints if isinstance(each, int) and each > plan.run]
         if late:

@@ -23,6 +23,7 @@ import numpy as np
 
 from coretune.errors import CoretuneError, ModelError, need
 from coretune.models import find_model, load_causal_lm
+from coretune.tuning.choosing import gradient_of, last_factors, losses_in_order
 from coretune.tuning.job import EachStep, Job, parts, tensors
 from coretune.tuning.recording import recorder_class
 from coretune.tuning.resuming import last_resumable
@@ -155,6 +156,7 @@ class Steps:
     """
 
     args: Any
+    model: Any
     accelerator: Any
     optimizer: Any
     lr_scheduler: Any
@@ -165,6 +167,7 @@ class Steps:
         transformers = need("transformers", "models")
         self.job = job
         self.visits: list[np.ndarray] = []
+        self.rates: list[float] = []  # of the steps made, where rows are chosen in the training
         self.loss = float("nan")  # with several processes, what this one makes of it
         self._places: Any = None
         self._losses: Any = None
@@ -172,6 +175,8 @@ class Steps:
         steps = [{"step": i} for i in range(job.plan.run * arguments.world_size)]
         super().__init__(model, arguments, _first, steps, callbacks=[recorder])  # type: ignore[call-arg]
         self.remove_callback(transformers.PrinterCallback)  # type: ignore[attr-defined]
+        wants_gradient = job.chooser is not None and job.chooser.wants_gradient
+        self._factors = last_factors(model) if wants_gradient else []
         base = model.get_base_model() if job.spec.rank is not None else model
         self._head = base.get_output_embeddings()
         if self._head is not None:
@@ -181,10 +186,16 @@ class Steps:
         return need("torch", "models").utils.data.SequentialSampler(self.train_dataset)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The learning rates of the plan."""
+        """The learning rates of the plan, or of the chooser where it has any."""
         shares = [*(self.job.plan.rates / self.job.spec.learning_rate).tolist(), 0.0]
+        chooser = self.job.chooser
+
+        def share(made: int) -> float:
+            chosen = None if chooser is None else chooser.rate(made + 1)
+            return float(shares[made] if chosen is None else chosen)
+
         schedules = need("torch", "models").optim.lr_scheduler
-        self.lr_scheduler = schedules.LambdaLR(optimizer or self.optimizer, lambda i: shares[i])
+        self.lr_scheduler = schedules.LambdaLR(optimizer or self.optimizer, share)
         return self.lr_scheduler
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -203,7 +214,17 @@ class Steps:
                 loss = loss + super().training_step(model, tensors(batch, shares))  # type: ignore[misc]
                 self._note(step + 1, batch)
         self.loss = float(loss)
+        if self.job.chooser is not None:
+            self._tell(step + 1, rows, self.visits[-len(batches) :])
         return loss
+
+    def _tell(self, step: int, rows: np.ndarray, visits: list[np.ndarray]) -> None:
+        """Tell the chooser what was seen in a step, whose gradient is there and not yet clipped."""
+        chooser, rate = self.job.chooser, float(self.optimizer.param_groups[0]["lr"])
+        assert chooser is not None
+        self.rates.append(rate)
+        seen = gradient_of(self.model, self._factors, rate) if self._factors else None
+        chooser.seen(step, rows, losses_in_order(rows, visits), seen)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

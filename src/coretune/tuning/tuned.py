@@ -4,6 +4,7 @@ tuned.json            what stands below in words: model, steps, seconds, counts
 checkpoints/STEP/     an adapter in PEFT's format (or a whole model), and optimizer.safetensors
 losses.npy            loss of each optimizer step; learning_rates.npy likewise
 visits.npy            step, row and loss of every visit of a row; row_losses.npy, the mean of each row's
+order/NAME.npy        where rows were chosen in the training: the last state of what chose them
 done.json             complete
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from coretune.shapes import Float, Float32
 from coretune.store import folders
+from coretune.tuning.choosing import read_order
 from coretune.tuning.saving import checkpoint_digest
 
 VISIT = np.dtype([("step", "<i4"), ("row", "<i4"), ("loss", "<f4")])
@@ -70,6 +72,11 @@ class Tuned:
         """Every visit of a row, in order: `step`, `row` (its place among the rows given) and mean answer `loss`."""
         found: np.ndarray = np.load(self.path.parents[1] / "visits.npy", allow_pickle=False)
         return found
+
+    @property
+    def order(self) -> dict[str, np.ndarray]:
+        """The last state of the chooser of the rows, as its order says it; empty where no rows were chosen."""
+        return read_order(self.path.parents[1])
 
 
 def find_tuned(place: Path) -> Tuned | None:
