@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coretune.partitions.choosing import choose_k, powers_of_two
+from coretune.partitions.growing import grown
 from coretune.partitions.kmeans import kmeans
 from coretune.partitions.partition import Partition, by_column, by_quantile, split
 from coretune.partitions.picking import within
@@ -22,6 +23,7 @@ __all__ = [
     "choose_k",
     "equal",
     "full_silhouette",
+    "grown",
     "kmeans",
     "nearest_center",
     "powers_of_two",
