@@ -41,6 +41,7 @@ def options_class(name: str) -> type | None:
             fields.append((each.name, hint | None, None))
             continue
         fields.append((each.name, hint) if required else (each.name, hint, each.default))
+    fields.sort(key=len)  # those without a default first
     # cyclopts takes classes of the standard library's modules for plain values, and make_dataclass says "types"
     namespace = {"__module__": kind.__module__}
     return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace) if fields else None

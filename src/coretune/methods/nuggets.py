@@ -11,7 +11,7 @@ Costs: one forward pass over every pair of a row and an anchor: n x 100 answers.
 4. The highest scores.
 
 Notation: GS -> `golden`; S_zsl, S_iit -> the anchors' log-probabilities without and with the row; m -> `anchors`.
-Relations: DELIFT replaces the yes or no of an anchor by how much it gained, and the anchors by the whole pool.
+Relations: `delift` replaces the yes or no of an anchor by how much it gained, and the highest scores by a cover.
 Differs: an anchor that is the row itself is left out of the row's score, where showing it gives its answer away; the
 authors count it. Anchors have at most half as many characters as the window has tokens, so that there is room before
 them. Ties, of which m + 1 levels make many, go to the larger mean gain in log-probability. The row is an
@@ -30,11 +30,10 @@ import numpy as np
 from coretune.cascade import refuse_odd_share
 from coretune.features.answer_loss import AnswerLoss
 from coretune.features.demonstration_loss import DemonstrationLoss
-from coretune.features.embedding import Embedding
 from coretune.features.reference_pool import ReferencePool
+from coretune.methods._anchors import medoids
 from coretune.methods._screen import screened
-from coretune.partitions import kmeans
-from coretune.pickers import closest, top
+from coretune.pickers import top
 from coretune.pool import Pool
 from coretune.rounds import Round
 from coretune.selection import Budget
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from coretune.lab import Lab
 
 log = logging.getLogger(__name__)
-
-WINDOW = 2048  # tokens that are read unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Nuggets:
         """One round: the highest golden scores."""
         refuse_odd_share(self.keep)  # before anything is spent
         cluster_rng, screen_rng, fill_rng = rng.spawn(3)
-        anchors = self._anchors(pool, lab, cluster_rng)
+        anchors, _ = medoids(self, pool, min(self.anchors, max(1, len(pool) // 10)), lab, cluster_rng)
         alone = -lab.features(
             AnswerLoss(self.model, template=self.template, max_tokens=self.max_tokens), pool, anchors
         ).array()
@@ -92,21 +89,6 @@ class Nuggets:
         score, notes = screened(self, pool, budget, lab, screen_rng, costly)
         chosen = budget.fill(lambda k, _: top(score, k), fill_rng)
         yield Round(chosen, columns={"golden": found, "mean_gain": gained}, notes=notes | {"anchors": anchors.tolist()})
-
-    def _anchors(self, pool: Pool, lab: Lab, rng: np.random.Generator) -> Int64[np.ndarray, " m"]:
-        """The row nearest the centre of each cluster of instructions."""
-        x = lab.features(Embedding(self.embedder or self.model, text="prompt"), pool).array()
-        cells = lab.keep(kmeans, x, min(self.anchors, max(1, len(pool) // 10)), rng)
-        centers = cells.centers
-        assert centers is not None
-        characters = np.array([sum(len(turn.content) for turn in example.messages) for example in pool])
-        room = (self.max_tokens or WINDOW) // 2
-        nearest = []
-        for cell in range(len(cells)):
-            rows = cells.members(cell)
-            short = rows[characters[rows] <= max(room, characters[rows].min())]
-            nearest.append(short[closest(x[short], centers[cell], 1).rows[0]])
-        return np.array(nearest, np.int64)
 
 
 def golden(
