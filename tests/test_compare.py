@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from coretune.compare import Plan, compare, read_plan
 from coretune.compare.arms import arm_of, controls_for
 from coretune.compare.bill import bill
 from coretune.compare.choosing import seed_of
+from coretune.compare.equal_compute import times_longer
 from coretune.compare.forecast import Line
 from coretune.compare.ground import lay
 from coretune.compare.sizes import _at_equal_compute
@@ -439,3 +441,28 @@ def test_the_full_pool_is_estimated_where_it_was_not_tuned_on(tmp_path: Path, po
 
 def test_nothing_is_estimated_that_was_measured(finished: Path) -> None:
     assert verdict_of(finished / "out")["full_estimate"] is None
+
+
+def test_random_may_train_for_as_long_as_a_method_chooses_and_trains(
+    tmp_path: Path, pool_file: str, model: str
+) -> None:
+    plan = plan_of(pool_file, model, controls=("untuned", "random"), equal_compute=True)
+    verdict = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
+    (line,) = verdict["at_equal_compute"]
+    assert (line["arm"], line["against"]) == ("perplexity", "random as long as perplexity")
+    rows = {(row["arm"], row["seed"]): row for row in pq.read_table(tmp_path / "out" / "runs.parquet").to_pylist()}
+    train = sum(
+        pq.read_table(tmp_path / "out" / "pool.parquet")
+        .filter(pc.field("part") == "train")["answer_tokens"]
+        .to_pylist()
+    )
+    for seed in (0, 1):
+        mine, random = rows["perplexity", seed], rows[line["against"], seed]
+        times = times_longer(mine["select_seconds"], mine["tune_seconds"])
+        assert times > 1 and random["answer_tokens"] == pytest.approx(min(times * 0.2, 0.9) * train, rel=0.1)
+    assert line["random_answer_tokens"] > rows["perplexity", 0]["answer_tokens"] and len(line["interval"]) == 2
+    assert "At equal compute" in (tmp_path / "out" / "report.html").read_text()
+    exploratory = {each["arm"]: each["exploratory"] for each in verdict["arms"]}
+    assert exploratory[line["against"]] and not exploratory["perplexity"]
+    again = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
+    assert again["at_equal_compute"] == verdict["at_equal_compute"]

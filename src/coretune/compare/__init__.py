@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 COMPARE = "compare.toml"
 DECLARED = ("primary_task", "primary_budget", "margin")  # never changed once something has run
-MAY_GROW = ("methods", "arms", "seeds", "random_seeds", "controls", "budgets", "tasks", "sensitivity")
+MAY_GROW = ("methods", "arms", "seeds", "random_seeds", "controls", "budgets", "tasks", "sensitivity", "equal_compute")
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ def own_loop(arm: Arm) -> Arm:
     return dataclasses.replace(arm, name=f"{arm.name}/own-loop", kind="own model")
 
 
+def as_long_as(arm: Arm) -> Arm:
+    """The arm of random that trains for as long as this one chooses and trains."""
+    return Arm(f"{RANDOM} as long as {arm.name}", RANDOM, (), "control")
+
+
 def arm_of(text: str, given: Mapping[str, Any], *, control: bool = False) -> Arm:
     """The arm that a line of text says: a control's name, or METHOD?option=value; paths are short in its name."""
     if text in (UNTUNED, FULL, RANDOM, EVERY_EPOCH, LENGTH_MATCHED):

@@ -95,9 +95,7 @@ def choose(ground: Ground, run: Run, lab: Lab, epochs: float, others: Sequence[C
     if run.arm.method == FULL:
         return Chosen(ground.train, None, None, cost_of_stages([]), {})
     seed = seed_of(ground, run)
-    train = ground.train
-    source = ground.pool.column("source")[train]
-    rows = sub_pool(train, ground.pool.keys[train], share=ground.plan.sub_pool, seed=seed, strata=source)
+    rows = choosable(ground, seed)
     before = len(lab.stages)
     if run.arm.method == LENGTH_MATCHED:
         chosen, notes, own = _matched(ground, rows, others, ground.amount(run.budget), seed), {}, None
@@ -109,6 +107,12 @@ def choose(ground: Ground, run: Run, lab: Lab, epochs: float, others: Sequence[C
         notes = {**done.rounds[-1].notes, "left out": {why: len(each) for why, each in done.pool.excluded.items()}}
     weights = chosen.weights if ground.plan.weights and not (chosen.weights == 1).all() else None
     return Chosen(rows[chosen.rows], weights, None, cost_of_stages(lab.stages[before:]), notes, own)
+
+
+def choosable(ground: Ground, seed: int) -> Int64[np.ndarray, " m"]:
+    """The sub-pool of a run with this seed: the rows that it may choose from."""
+    train, source = ground.train, ground.pool.column("source")[ground.train]
+    return sub_pool(train, ground.pool.keys[train], share=ground.plan.sub_pool, seed=seed, strata=source)
 
 
 def by_method(ground: Ground, run: Run, rows: Int64[np.ndarray, " m"], lab: Lab, seed: int) -> Outcome:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coretune.compare.arms import RANDOM, UNTUNED, Arm
+import numpy as np
+
+from coretune.compare.arms import RANDOM, UNTUNED, Arm, as_long_as
 from coretune.compare.ground import Ground
 from coretune.compare.results import Key, Scores
 from coretune.statistics.detectable import smallest_detectable
@@ -97,6 +99,43 @@ def line_of(each: Contrast, p_holm: float | None) -> dict[str, Any]:
         "next": said.next,
         "exploratory": not each.primary,
     }
+
+
+def contrasts_at_equal_compute(
+    ground: Ground, scores: Scores, rows: Sequence[Mapping[str, Any]], arms: Mapping[str, Arm]
+) -> list[dict[str, Any]]:
+    """Each method against random that trained for as long as it chose and trained; none of them decides anything."""
+    turn = 1.0 if scores.higher_is_better else -1.0
+    found = []
+    for (name, budget), values in scores.arms.items():
+        against: Key = (as_long_as(arms[name]).name, budget)
+        if against not in scores.arms:
+            continue
+        random = scores.arms[against]
+        others = [
+            turn * each
+            for key, each in scores.arms.items()
+            if key[1] == budget and key not in ((name, budget), against) and len(each) > 1
+        ]
+        made = difference(turn * values, turn * random, others=others, fixed=(False, False))
+        said = verdict(made, ground.plan.margin_of(float(random.mean())), other_arms=len(others), unit=scores.unit)
+        low, high = made.interval()
+        mine = [row for row in rows if (row["arm"], row["budget"]) == against]
+        found.append(
+            {
+                "arm": name,
+                "budget": budget,
+                "against": against[0],
+                "task": scores.task,
+                "unit": scores.unit,
+                "random_answer_tokens": float(np.mean([row["answer_tokens"] for row in mine])),
+                "difference": made.value,
+                "interval": [_number(low), _number(high)],
+                "verdict": said.kind,
+                "words": said.words,
+            }
+        )
+    return found
 
 
 def _number(value: float) -> float | None:

@@ -72,6 +72,8 @@ class Plan:
     """Epochs tried with every rate; none takes the tuning's own."""
     steps: int | None = None
     """Optimizer steps of every run, in place of epochs: small sets are then seen more often."""
+    equal_compute: bool = False
+    """Whether each method also stands against random that trains for as long as the method chooses and trains."""
     sensitivity: bool = False
     """Whether the best two methods are tuned again with half and with twice the rate."""
     tuning: Mapping[str, Any] = field(default_factory=dict)

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run, own_loop
+from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run, as_long_as, own_loop
 from coretune.compare.choosing import Chosen, Own, choose, identity, read_chosen, seed_of, write_chosen
+from coretune.compare.equal_compute import LEAST, drawn_as_long, times_longer
 from coretune.compare.ground import WHOLE, Asked, Ground
 from coretune.compare.working import ITEMS, READING, TUNED, Job, attempt, carry_out
 from coretune.errors import CoretuneError
@@ -87,7 +88,8 @@ class Course:
         """All other arms, and the models that methods have tuned while they chose."""
         done = self.carried_out([run for run in self.ground.runs if run.arm.name not in (UNTUNED, RANDOM)])
         own = [self._own(each, each.chosen.own) for each in done if each.chosen is not None and each.chosen.own]
-        return [*done, *self._read(own, self.ground.tasks)]
+        longer = [long for each in done if (long := self._as_long(each)) is not None]
+        return [*done, *self._read([*own, *longer], self.ground.tasks)]
 
     def settle(self) -> list[dict[str, Any]]:
         """Try the plan's learning rates and lengths on random at each budget, and on the full pool; take dev's best.
@@ -221,6 +223,23 @@ class Course:
         tuning = replace(tuning, seed=seed, learning_rate=setting.learning_rate, epochs=epochs)
         where = "read" if chosen is None else f"tuned-{digest(spec_words(tuning))[:12]}"
         return Done(run, chosen, folder / where, tuning)
+
+    def _as_long(self, done: Done) -> Done | None:
+        """Random for as long as a method's run took to choose and train; None where that is not asked, or no longer."""
+        ground, run, chosen = self.ground, done.run, done.chosen
+        asked = ground.plan.equal_compute and run.arm.kind in ("method", "targeted") and run.budget == ground.primary[1]
+        if chosen is None or not asked:
+            return None
+        times = times_longer(chosen.cost["seconds"], done.tuned()["seconds"])
+        if times < LEAST:
+            return None
+        long = replace(run, arm=as_long_as(run.arm))
+        folder = done.folder.parent / f"as-long-{done.folder.name}"
+        found = read_chosen(folder / "chosen")
+        if found is None:
+            found = drawn_as_long(ground, long, times, seed_of(ground, long), self.lab)
+            write_chosen(folder / "chosen", found, [])
+        return self._planned(long, (folder, found), self._setting(run))
 
     def _own(self, done: Done, own: Own) -> Done:
         """The model of a run's last round, to be read as it is."""

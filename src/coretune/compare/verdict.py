@@ -7,7 +7,7 @@ from typing import Any
 
 from coretune.compare.arms import RANDOM
 from coretune.compare.bill import bill
-from coretune.compare.contrasts import adjusted, contrasts, line_of
+from coretune.compare.contrasts import adjusted, contrasts, contrasts_at_equal_compute, line_of
 from coretune.compare.ground import Ground
 from coretune.compare.results import Scores, collect, run_rows
 from coretune.compare.running import Done
@@ -50,6 +50,7 @@ def judge(
         "enough": smallest_matching(ground, primary, rows),
         "full_estimate": full_estimate(ground, primary, rows),
         "equivalent": equivalent_sizes(ground, primary, rows),
+        "at_equal_compute": contrasts_at_equal_compute(ground, primary, rows, arms),
         "learning_rates": list(trials),
         "failed": dict(failed),
         "left_out_items": {each.task: each.left_out for each in own if each.left_out},

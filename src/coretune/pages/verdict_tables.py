@@ -139,6 +139,7 @@ def sizes(files: ComparisonFiles) -> dict[str, Any]:
     return {
         "enough": [_enough(each) for each in enough],
         "equivalent": [_equivalent(each) for each in equivalent],
+        "compute": [_at_equal_compute(each) for each in tables_of(files.said.get("at_equal_compute"))[:MOST_SIZES]],
         "full": _full(table_of(files.said.get("full_estimate"))),
     }
 
@@ -155,6 +156,20 @@ def _full(said: Mapping[str, Any]) -> str:
         f"{wording.number(value)}{between}{words.of(text(said.get('unit')))} at its "
         f"{_count(number(said.get('size')))} answer tokens{f'; {reasons}' if reasons else ''}."
     )
+
+
+def _at_equal_compute(said: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = (number(each) for each in (said.get("interval") or [None, None])[:2])
+    digits = words.digits_for([(high - low) / 4])
+    kind = text(said.get("verdict"))
+    return {
+        "arm": words.name(text(said.get("arm"))),
+        "tokens": _count(number(said.get("random_answer_tokens"))),
+        "difference": words.signed(number(said.get("difference")), digits),
+        "interval": words.interval(low, high, digits),
+        "verdict": kind,
+        "said": words.SAID.get(kind, "–"),
+    }
 
 
 def _enough(said: Mapping[str, Any]) -> dict[str, Any]:
