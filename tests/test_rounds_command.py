@@ -95,6 +95,15 @@ def test_an_unfinished_run_is_shown_as_far_as_it_came(capsys, folder):
     assert code == 0 and "0 rounds done so far" in said
 
 
+def test_an_unfinished_run_is_not_tuned_on_nor_reported(capsys, tmp_path, folder):
+    unfinished(folder, 2)
+    words = ("tune", folder, "--model", tmp_path, "--out", tmp_path / "tuned", "--store", tmp_path / "store")
+    code, _, error = coretune(capsys, *words)
+    assert code == 2 and "holds a run that is not finished; give its command again first" in error
+    code, _, error = coretune(capsys, "report", folder)
+    assert code == 2 and "is no finished run" in error
+
+
 def test_columns_that_nothing_is_known_for_are_left_out(capsys, tmp_path):
     folder = add_rounds(make_run_folder(tmp_path / "run", 300, cells=None), 2, held_out=False)
     code, said, _ = coretune(capsys, "rounds", folder)

@@ -121,6 +121,8 @@ def read_inputs(request: TuningRequest, lab: Lab) -> tuple[Pool, Float32[np.ndar
     Raises `FolderError` for a run folder whose files do not belong together, `ValueError` for weights of a plain pool.
     """
     if request.run is None:
+        if run_folder.is_going_on(Path(request.inputs[0])):
+            raise FolderError(f"{request.inputs[0]} holds a run that is not finished; give its command again first")
         if request.weights:
             raise ValueError(
                 f"weights asked, but {request.inputs[0]} is no run folder: weights are those of a selection"
