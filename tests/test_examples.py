@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,29 @@ def test_area_and_shares_by_hand(study):
 def test_too_few_answers_of_a_kind_are_refused(study):
     with pytest.raises(ValueError, match="wrong numbers"):
         study.spoil(["no number here"] * 10, 1.0, np.random.default_rng(0))
+
+
+def test_an_order_chooses_inside_a_trainer(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("trl", reason="TRL is not installed: pip install 'trl>=1.16'")
+    import datasets
+
+    from tests.made_models import causal_folder, no_bars
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    model = causal_folder(tmp_path / "tiny", window=1024)
+    with warnings.catch_warnings(), no_bars():
+        warnings.simplefilter("ignore")
+        datasets.disable_progress_bars()
+        example = importlib.import_module("trl_online_selection")
+        following = example.main(
+            ["--model", str(model), "--rows", "24", "--budget", "10", "--out", str(tmp_path / "out")]
+        )
+        datasets.enable_progress_bars()
+    sys.modules.pop("trl_online_selection", None)
+    rows = following.visits["row"]
+    assert len(np.unique(rows)) == 10
+    assert following.chooser.over
+    rounds = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    assert len(rounds) == len(following.chooser.rounds["cell"]) >= 2
+    assert f"{len(following.chooser.visited['row'][0])} rows" in rounds[0]
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
