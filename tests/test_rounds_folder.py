@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,17 @@ def test_cells_and_schedules_of_odd_lengths_are_refused(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "cells.parquet").column_names == ["cell", "weight"]
     rows = pq.read_table(tmp_path / "round.parquet").to_pydict()
     assert rows["row"] == [1, 4, 5] and rows["rank"] == [1, 0, None] and rows["score.new"] == [None, None, 2.0]
+
+
+def test_the_loss_of_a_model_on_the_way_is_that_of_the_steps_so_far(finished: Finished, tmp_path: Path) -> None:
+    assert finished.outcome is not None
+    made = finished.outcome.rounds[-1]
+    assert made.model is not None and made.model.checkpoints[-1].step == len(made.model.losses) == 4
+    early = replace(made.model, checkpoints=(replace(made.model.checkpoints[-1], step=2),))
+    outcome = replace(finished.outcome, rounds=(replace(made, model=early),))
+    round_folder.write_round(tmp_path, outcome, 1, {})
+    said = toml(tmp_path / "round.toml")["model"]
+    assert [said["first_loss"], said["last_loss"]] == made.model.losses[:2].tolist()
 
 
 def test_each_round_is_told_before_the_next_begins(place: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,8 @@ def _facts(outcome: Outcome, number: int, new: np.ndarray) -> dict[str, Any]:
         facts["answer_tokens"] = int(tokens[made.selection.rows].sum())
         facts["new_answer_tokens"] = int(tokens[new].sum())
     if made.model is not None:
-        first, last = made.model.ends
+        so_far = made.model.checkpoints[-1].step  # of a training that goes on, a round's model is one on the way
+        first, last = replace(made.model, losses=made.model.losses[:so_far]).ends
         facts["model"] = {
             "tuning": made.model.address,
             "model": made.model.model,
