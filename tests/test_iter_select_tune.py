@@ -64,7 +64,7 @@ def judge_of(server: FaultyServer, folder: Path, **options: Any) -> Judge:
 
 
 def method_of(model: str, judge: Judge, **options: Any) -> IterSelectTune:
-    return IterSelectTune(model, judge, **{"max_new_tokens": 6, "stop_accuracy": None, "iterations": 3, **options})
+    return IterSelectTune(judge, model, **{"max_new_tokens": 6, "stop_accuracy": None, "iterations": 3, **options})
 
 
 def example(question: str, answer: str, other: str | None = None) -> Example:

@@ -64,10 +64,10 @@ log = logging.getLogger(__name__)
 class IterSelectTune:
     """Options of `iter_select_tune`."""
 
+    judge: Judge
+    """Who compares the model's answers with the references."""
     model: str
     """The model that is to be tuned: a hub id, a folder, a GGUF file, `smollm2-135m` or `gemma3-270m`."""
-    judge: Judge
-    """Who compares its answers with the references."""
     embedder: str = "minilm"
     """What instructions are clustered, classified and compared by: a hub id, a folder, or `minilm`."""
     clusters: int = 100
