@@ -42,6 +42,7 @@ def _small_models(tmp_path_factory):
         "bm25": target,
         "diverse_evol": {"rows_a_round": 30, "rank": 2, "epochs": 1.0, "max_tokens": 64},
         "instag": labels,
+        "lead": {"rank": 2, "max_tokens": 64, "batch_rows": 4},
         "kmq_iterative": {"quality": "stars", "rows_a_round": 30, "final_model": False, "max_new_tokens": 4, "rank": 2},
         "mig": {"quality": "stars", **labels},
         "nuggets": {"anchors": 2, "max_tokens": 256},
@@ -110,6 +111,8 @@ def test_another_budget_measures_nothing_new(name, tmp_path, store):
     lab = Lab(store)
     chosen(name, pool, other, lab)
     arithmetic = ("choose", "kmeans")  # TAGCOS has more clusters in a larger budget
+    if name == "lead":  # its loop is one training, which ends at the budget; what comes before is as it was
+        arithmetic += ("tune reader",)
     assert sum(stage.rows for stage in lab.stages if stage.name not in arithmetic) == 0
 
 
