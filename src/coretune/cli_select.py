@@ -64,7 +64,11 @@ def select_command(tokens: Sequence[str]) -> Callable[..., None]:
             Parameter(help="Evaluation files: choose no row that overlaps with their items.", negative_iterable=""),
         ] = None,
         held_out: Annotated[
-            str | None, Parameter(help="A file of examples: the loss on them is read of every round's model.")
+            str | None,
+            Parameter(
+                help="A file of examples: the loss on them is read of every round's model. Give it to "
+                "--decontaminate too, so that none of it is chosen."
+            ),
         ] = None,
         format: Format = None,
         workers: Workers = None,
