@@ -50,7 +50,7 @@ class DemonstrationLoss:
 
     @property
     def shard_rows(self) -> int:
-        """Rows between two writes: about as long as some thousand rows of an answer loss."""
+        """Rows between two writes: under a minute's work."""
         return _one_shot.shard_rows(self)
 
     @property
