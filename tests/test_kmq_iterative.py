@@ -271,7 +271,8 @@ def test_without_a_scorer_the_gap_is_the_difference_of_log_perplexities(go: Any,
     adapter, rows = adapter_of(first.model), np.sort(first.selection.rows)
     asked = pool.examples(rows)
     texts = Generation(model, adapter, max_new_tokens=3).load()(asked)
-    read = AnswerTokenLosses(model, adapter=adapter, max_tokens=192).load()
+    precision = AnswerTokenLosses(model, max_tokens=192).resolved().precision
+    read = AnswerTokenLosses(model, adapter=adapter, max_tokens=192, precision=precision).load()
     gold = read(asked).values
     made = read([example(each.prompt, text or "") for each, text in zip(asked, texts.values, strict=True)]).values
     assert texts.marks["unfinished"].any()

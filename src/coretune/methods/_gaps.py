@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -85,14 +85,16 @@ def by_judge(spec: Judgement, lab: Lab) -> Score:
 def by_perplexity(asked: Answering, lab: Lab) -> Score:
     """Log perplexity of the answer tokens under the tuned model.
 
-    An answer that ended for want of room did not end by a stop token, so the one behind it is not counted.
+    An answer that ended for want of room did not end by a stop token, so the one behind it is not counted. Precision is
+    settled once, on the model as it came, so that rounds can be compared.
     """
+    plain = AnswerTokenLosses(asked.model, template=asked.template, max_tokens=asked.max_tokens)
+    precision = plain.resolved().precision
 
     def score(
         pool: Pool, rows: Int64[np.ndarray, " m"], unfinished: Bool[np.ndarray, " m"], adapter: AdapterAt
     ) -> Float[np.ndarray, " m"]:
-        spec = AnswerTokenLosses(asked.model, adapter=adapter, template=asked.template, max_tokens=asked.max_tokens)
-        losses = lab.features(spec, pool, rows).ragged()
+        losses = lab.features(replace(plain, adapter=adapter, precision=precision), pool, rows).ragged()
         read = (losses[row][:-1] if cut else losses[row] for row, cut in enumerate(unfinished))
         return np.array([each.mean(dtype=np.float64) if len(each) else np.nan for each in read])
 
