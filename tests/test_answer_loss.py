@@ -303,6 +303,19 @@ def test_an_adapter_is_merged(spec: AnswerLoss, model: str, examples: list[Examp
         assert np.abs(found.values - spec.load()(examples[:9]).values).min() > 1e-4
 
 
+def test_in_bfloat16_an_adapter_of_nothing_changes_nothing(
+    spec: AnswerLoss, model: str, examples: list[Example], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = adapter_folder(tmp_path / "none", Path(model))
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: 0 * each for name, each in weights.items()}, folder / "adapter_model.safetensors")
+    plain = replace(spec, precision="bfloat16")
+    bare = plain.load()(examples[:9]).values
+    assert np.array_equal(replace(plain, adapter=AdapterAt("d", str(folder))).load()(examples[:9]).values, bare)
+
+
 def test_an_adapter_that_does_not_fit_is_refused(spec: AnswerLoss, model: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

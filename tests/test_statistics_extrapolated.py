@@ -16,9 +16,7 @@ def curve(size: float) -> float:
 
 def scores(rng: np.random.Generator, runs: float, noise: float, seeds: int = 4) -> list[np.ndarray]:
     hard = rng.normal(0, noise, 60)
-    return [
-        curve(size) + hard + rng.normal(0, runs, (seeds, 1)) + rng.normal(0, noise, (seeds, 60)) for size in SIZES
-    ]
+    return [curve(size) + hard + rng.normal(0, runs, (seeds, 1)) + rng.normal(0, noise, (seeds, 60)) for size in SIZES]
 
 
 @pytest.mark.parametrize("higher", [False, True])
@@ -44,7 +42,8 @@ def test_what_it_cannot_tell_is_said() -> None:
     rng = np.random.default_rng(1)
     far = extrapolated(SIZES, scores(rng, 0.02, 0.1), size=27000, higher_is_better=False, rng=rng)
     assert far.reasons == ("the curve is followed 10.0 times beyond the largest size that was measured",)
-    alone = extrapolated(SIZES, [each[:1] for each in scores(rng, 0.0, 0.1)], size=3000, higher_is_better=False, rng=rng)
+    single = [each[:1] for each in scores(rng, 0.0, 0.1)]
+    alone = extrapolated(SIZES, single, size=3000, higher_is_better=False, rng=rng)
     assert alone.low is None and alone.reasons == ("no size has two runs, so there is no interval",)
     worse = extrapolated(SIZES, scores(rng, 0.02, 0.1)[::-1], size=3000, higher_is_better=False, rng=rng)
     assert "more data has made nothing better" in worse.reasons[0]

@@ -119,8 +119,20 @@ def causal_of(spec: Any) -> Causal:
     if spec.adapter is None:
         return Causal(load_causal_lm(spec.model, dtype=precision, device=device), spec.model, device)
     plain = load_causal_lm(spec.model, dtype="float32", device="cpu")
-    tuned = merged(plain, Path(spec.adapter.path))
-    return Causal(tuned.to(device, getattr(need("torch", "models"), precision)), spec.model, device)
+    tuned = in_precision(merged(plain, Path(spec.adapter.path)), precision)
+    return Causal(tuned.to(device), spec.model, device)
+
+
+def in_precision(model: Any, precision: str) -> Any:
+    """The model with its weights in this precision, as one that is loaded so has them.
+
+    What is no weight, such as the frequencies of rotary embeddings, stays float32 there, and so it does here.
+    """
+    dtype, saved = getattr(need("torch", "models"), precision), model.state_dict().keys()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in saved and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return model
 
 
 def merged(model: Any, folder: Path) -> Any:

@@ -27,6 +27,8 @@ from coretune.pool import Example
 class AdapterAt:
     """A checkpoint of an adapter: a folder in PEFT's format, with `optimizer.safetensors` for Adam's directions."""
 
+    version: ClassVar[int] = 1  # of how a model is read with it
+
     digest: str
     """Content hash of the folder, as a tuning gives it."""
     path: str = field(metadata=place())

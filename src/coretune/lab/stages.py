@@ -23,7 +23,9 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Prices(Protocol):
     """Prices of tokens, as a judge's budget has them."""
 
-    def price(self, requests: int, input_tokens: int, output_tokens: int) -> Spent: ...
+    def price(self, requests: int, input_tokens: int, output_tokens: int) -> Spent:
+        """What these tokens cost."""
+        ...
 
 
 @dataclass
