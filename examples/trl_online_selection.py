@@ -1,8 +1,8 @@
 """Let LEAD's order choose what an ordinary SFTTrainer learns next, while it trains.
 
-    python examples/trl_online_selection.py [--model smollm2-135m] [--rows 200] [--budget 64] [--out DIR]
+    python examples/trl_online_selection.py [--model smollm2-135m] [--rows 120] [--budget 40] [--out DIR]
 
-Before the training: two passes over 200 short records, for their losses and how hard their answers are. In it: no pass
+Before the training: two passes over 120 short records, for their losses and how hard their answers are. In it: no pass
 beside those that train. Prints what each round chose, of which difficulty, and why. About three minutes on two cores;
 needs [models] and trl.
 """
@@ -33,7 +33,7 @@ from coretune.scores.surprise import ifd_loss_ratio
 CLUSTERS = 4
 
 
-def short_records(rows: int, *, most_characters: int = 400) -> Pool:
+def short_records(rows: int, *, most_characters: int = 300) -> Pool:
     """The first short records of the shipped pool."""
     pool = read_pool(DEMO_POOL)
     lengths = np.array([sum(len(message.content) for message in example.messages) for example in pool])
@@ -99,8 +99,8 @@ def main(words: list[str] | None = None) -> Following:
     """Measure, train, tell."""
     parser = argparse.ArgumentParser(description="LEAD's order inside an SFTTrainer")
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--budget", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=120)
+    parser.add_argument("--budget", type=int, default=40)
     parser.add_argument("--out")
     asked = parser.parse_args(words)
     pool = short_records(asked.rows)
