@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from coretune.tuning.spec import Tuning
 from coretune.tuning.tokens import Tokens, encoded
 from coretune.tuning.training import train
 from coretune.tuning.tuned import CHECKPOINTS, Tuned, find_tuned, row_means, step_losses, write_words
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +105,10 @@ def tune(
         tokens = encoded(spec, examples)
         job = Job.of(spec, tokens, weights, work, order)
         refuse_what_cannot_work(spec, tokens, job.device)
-        count = 1 if order is not None else devices(job.device) if processes is None else processes
+        count = devices(job.device) if processes is None else processes
+        if order is not None and count > 1:
+            log.warning("a training that chooses its rows runs on one of the %d GPUs", count)
+            count = 1
         if count > 1:
             train_in_processes(job, count, each_step)
         else:
