@@ -29,8 +29,6 @@ from coretune.tuning.tuned import CHECKPOINTS, Tuned, find_tuned, row_means, ste
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
 WORK = "work"  # of an unfinished tuning, under its address
 
 
