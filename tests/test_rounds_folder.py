@@ -25,10 +25,11 @@ from coretune.evaluation.subject import Subject
 from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
 from coretune.partitions import Partition
+from coretune.readers import read_pool
 from coretune.round_folder import RoundsWriter
 from coretune.round_folder_reading import read_course
 from coretune.rounds import Outcome, Round, run
-from coretune.run_folder import identity_of
+from coretune.run_folder import identity_of, write_selection
 from coretune.runs import Finished, Request, carry_out, make_method
 from coretune.selection import Budget, Selection
 from coretune.tuning.tuned import find_tuned
@@ -353,3 +354,13 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_rows_and_weights(place: 
         assert said[0]["readings"] == said[1]["readings"]
     stages = [json.loads(line) for line in (out / "stages.jsonl").read_text().splitlines()]
     assert any(stage["stored"] for stage in stages if stage["stage"].startswith("tune"))
+
+
+def test_a_row_that_was_dropped_again_has_no_round(place: Path, tmp_path: Path) -> None:
+    pool = read_pool(place / "pool.jsonl")
+    budget = Budget.parse("2").on(len(pool), len(pool))
+    rounds = (Round(Selection.of([3, 5])), Round(Selection.of([5, 9])))
+    write_selection(tmp_path / "selection.parquet", Outcome(pool, budget, rounds, None), None)
+    table = pq.read_table(tmp_path / "selection.parquet")
+    entered = dict(zip(table["row"].to_pylist(), table["round"].to_pylist(), strict=True))
+    assert (entered[3], entered[5], entered[9], entered[0]) == (None, 1, 2, None)

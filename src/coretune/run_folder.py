@@ -184,7 +184,7 @@ def _facts(outcome: Outcome, places: np.ndarray | None) -> dict[str, pa.Array]:
         "duplicate_of": known_only(pool.duplicate_of, pool.duplicate_of >= 0),
         "excluded_by": pa.array(pool.excluded_by, pa.string()),
         "selected": pa.array(rank >= 0),
-        "round": known_only(entered, entered >= 0),
+        "round": known_only(entered, rank >= 0),
         "rank": known_only(rank, rank >= 0),
         "gain": known_only(gain, np.isfinite(gain)),
         "weight": known_only(weight, rank >= 0),
