@@ -3,7 +3,7 @@
     python examples/trl_online_selection.py [--model smollm2-135m] [--rows 120] [--budget 40] [--out DIR]
 
 Before the training: two passes over 120 short records, for their losses and how hard their answers are. In it: no pass
-beside those that train. Prints what each round chose, of which difficulty, and why. About four minutes of processor time;
+beside those that train. Prints what each round chose, of which difficulty, and why. Four minutes of processor time;
 needs [models] and trl.
 """
 
