@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coretune import terminal
 from coretune.cli import main
 from coretune.round_folder_reading import read_course
 from tests.made_pools import records, write_jsonl
@@ -44,7 +45,7 @@ def unfinished(folder: Path, rounds: int) -> Path:
 
 
 def test_the_course_is_a_row_a_round(capsys, monkeypatch, folder):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(terminal.console, "_width", 200)
     code, said, error = coretune(capsys, "rounds", folder)
     assert code == 0, error
     lines = said.splitlines()

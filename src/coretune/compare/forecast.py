@@ -55,12 +55,12 @@ class Forecast:
     tune: Line
     read: Mapping[str, Line]
     select: Mapping[str, Line]
-    loops: frozenset[str]  # arms that tune while they choose: no run shares that with another
     tokens_a_row: float
     rows: int  # that a run chooses from
     items: Mapping[str, int]
     row_bytes: Mapping[str, float]  # that each method's features take in the store
     memory_bytes: int  # at most, of this process and its workers, in all probes
+    loops: frozenset[str] = frozenset()  # arms that tune while they choose: no run shares that with another
 
     def of(self, ground: Ground, run: Run) -> dict[str, Any]:
         """Seconds of a run alone, step by step."""
