@@ -99,7 +99,7 @@ def examples() -> list[Case]:
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m", max_tokens=256), models=True),
         Case("answer loss smollm2", lambda folder: AnswerLoss("smollm2-135m", max_tokens=96), models=True),
-        Case("generation smollm2", lambda folder: Generation("smollm2-135m", max_new_tokens=8), models=True),
+        Case("generation smollm2", lambda folder: Generation("smollm2-135m", max_new_tokens=3), models=True),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]
 

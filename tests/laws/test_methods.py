@@ -36,8 +36,8 @@ def _small_models(tmp_path_factory):
     labels = {"tags": "topic"}
     needed = {
         "delift": {"anchors": 2, "max_tokens": 256},
-        "delift_continual": {"anchors": 2, "representatives": 3, "existing": target["target"], "max_tokens": 256},
-        "delift_targeted": {"anchors": 2, "max_tokens": 256, **target},
+        "delift_continual": {"anchors": 1, "representatives": 2, "existing": target["target"], "max_tokens": 256},
+        "delift_targeted": {"anchors": 1, "max_tokens": 256, **target},
         "ask_llm": {"yes": ("y",), "no": ("n",)},
         "bm25": target,
         "diverse_evol": {"rows_a_round": 30, "rank": 2, "epochs": 1.0, "max_tokens": 64},
