@@ -37,7 +37,7 @@ from tests.made_models import causal_folder
 from tests.made_pools import pool_of, records, write_jsonl
 
 ROOT = Path(__file__).parents[1]
-METHOD, KILLS = "tests.made_rounds:Turns", 4
+METHOD, KILLS = "tests.made_rounds:Turns", 2
 
 
 @pytest.fixture(scope="module")
