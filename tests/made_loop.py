@@ -35,7 +35,7 @@ class Worst:
         """In every round, the rows with the highest loss under the model of the round before."""
         chosen, adapter = Selection.of([]), None
         tuning = Tuning(
-            self.model, rank=2, learning_rate=5e-3, epochs=1, batch_rows=8, max_tokens=64, precision="float32"
+            self.model, rank=2, learning_rate=5e-3, epochs=1, batch_rows=32, max_tokens=64, precision="float32"
         )
         for part in budget.rounds(self.parts):
             loss = lab.features(AnswerLoss(self.model, adapter=adapter, precision="float32"), pool).array()

@@ -21,7 +21,8 @@ from coretune.compare.choosing import seed_of
 from coretune.compare.equal_compute import times_longer
 from coretune.compare.forecast import Line
 from coretune.compare.ground import lay
-from coretune.compare.sizes import _at_equal_compute
+from coretune.compare.results import Scores
+from coretune.compare.sizes import _at_equal_compute, full_estimate
 from coretune.compare.wording import sentence_of
 from coretune.errors import CoretuneError, FolderError
 from coretune.lab import Lab
@@ -424,19 +425,27 @@ def test_the_model_from_inside_a_loop_is_an_arm_of_its_own(tmp_path: Path, pool_
     folder = next(each for each in (tmp_path / "out" / "runs").glob("*Worst*") if any(each.glob("own-*")))
     address = json.loads((folder / "chosen" / "chosen.json").read_text())["own"]["address"]
     assert (tmp_path / "store" / "tunings" / address).is_dir()
-    shutil.rmtree(tmp_path / "store")  # what was read need not be there any more
+    shutil.rmtree(tmp_path / "store" / "tunings" / address)  # what was read need not be there any more
     again = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
     assert without_times(again) == without_times(verdict) and not (tmp_path / "store" / "tunings" / address).exists()
 
 
-def test_the_full_pool_is_estimated_where_it_was_not_tuned_on(tmp_path: Path, pool_file: str, model: str) -> None:
-    budgets = ("5%-tokens", "10%-tokens", "20%-tokens")
-    changed = {"methods": (), "controls": ("untuned", "random"), "budgets": budgets}
-    plan = plan_of(pool_file, model, **changed, primary_budget="20%-tokens")
-    verdict = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
-    said = verdict["full_estimate"]
-    assert said["estimated"] and said["of"] == "answer tokens" and said["low"] <= said["value"] <= said["high"]
-    assert said["times_beyond"] == pytest.approx(5, rel=0.05) and "followed 5.0 times" in said["reasons"][0]
+def test_the_full_pool_is_estimated_where_it_was_not_tuned_on(finished: Path, pool_file: str, model: str) -> None:
+    ground = lay(plan_of(pool_file, model), Lab(finished / "store"))
+    rng, hard = np.random.default_rng(0), np.random.default_rng(1).normal(0, 0.1, 40)
+    full = int(ground.tokens[ground.train].sum())
+    arms, rows = {}, []
+    for share in (5, 10, 20):
+        size = share * full / 100
+        arms["random", f"{share}%"] = 1 + 8 * size**-0.5 + hard + rng.normal(0, 0.01, (4, 40))
+        rows += [{"arm": "random", "budget": f"{share}%", "rows": size, "answer_tokens": size}] * 4
+    made = Scores("t", "loss", "nats", False, True, ("",) * 40, ("",) * 40, arms, 0)
+    said = full_estimate(ground, made, rows)
+    assert said is not None and said["estimated"] and said["of"] == "answer tokens"
+    assert said["low"] < said["value"] < said["high"] and said["value"] == pytest.approx(1 + 8 * full**-0.5, abs=0.1)
+    assert said["times_beyond"] == pytest.approx(5) and "followed 5.0 times" in said["reasons"][0]
+    two = dataclasses.replace(made, arms={key: each for key, each in arms.items() if key[1] != "5%"})
+    assert full_estimate(ground, two, rows) is None
 
 
 def test_nothing_is_estimated_that_was_measured(finished: Path) -> None:

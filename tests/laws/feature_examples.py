@@ -29,6 +29,7 @@ class Case:
     models: bool = False
 
 
+SMOL = "smollm2-135m"
 ASKED = "{fence}\n{prompt}\n{answer}\n{fence}\nyes or no?"
 GIVEN = Given(("It is so.", "{answer}"))
 
@@ -98,8 +99,16 @@ def examples() -> list[Case]:
         Case("tags", lambda folder: Tags(_judge(folder))),
         Case("answer tokens smollm2", lambda folder: AnswerTokens("smollm2-135m"), models=True),
         Case("yes probability smollm2", lambda folder: YesProbability("smollm2-135m", max_tokens=256), models=True),
-        Case("answer loss smollm2", lambda folder: AnswerLoss("smollm2-135m", max_tokens=96), models=True),
-        Case("generation smollm2", lambda folder: Generation("smollm2-135m", max_new_tokens=3), models=True),
+        Case(
+            "answer loss smollm2",
+            lambda folder: AnswerLoss("smollm2-135m", max_tokens=96, precision="bfloat16"),
+            models=True,
+        ),
+        Case(
+            "generation smollm2",
+            lambda folder: Generation("smollm2-135m", max_new_tokens=3, max_tokens=48),
+            models=True,
+        ),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
     ]
 
