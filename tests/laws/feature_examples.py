@@ -106,7 +106,7 @@ def examples() -> list[Case]:
         ),
         Case(
             "generation smollm2",
-            lambda folder: Generation("smollm2-135m", max_new_tokens=3, max_tokens=48),
+            lambda folder: Generation("smollm2-135m", max_new_tokens=2, max_tokens=24),
             models=True,
         ),
         Case("embedding minilm", lambda folder: Embedding("minilm"), models=True),
