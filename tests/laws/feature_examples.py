@@ -29,7 +29,6 @@ class Case:
     models: bool = False
 
 
-SMOL = "smollm2-135m"
 ASKED = "{fence}\n{prompt}\n{answer}\n{fence}\nyes or no?"
 GIVEN = Given(("It is so.", "{answer}"))
 
