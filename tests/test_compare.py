@@ -290,6 +290,7 @@ def test_plans_that_mean_nothing_are_refused(pool_file: str, model: str) -> None
         ({"learning_rates": ()}, "needs a budget, a task and a learning rate"),
         ({"steps": 0}, "give 1 or more"),
         ({"steps": 10, "lengths": (1.0, 2.0)}, "steps are the length"),
+        ({"steps": 10, "equal_compute": True}, "give epochs"),
     ):
         with pytest.raises(ValueError, match=said):
             plan_of(pool_file, model, **change)

@@ -11,8 +11,10 @@ from cyclopts import Parameter
 from coretune import terminal
 from coretune.cli_words import (
     Columns,
+    Decontaminate,
     Embedder,
     Format,
+    HeldOut,
     Model,
     Overwrite,
     Pools,
@@ -59,17 +61,8 @@ def select_command(tokens: Sequence[str]) -> Callable[..., None]:
         columns: Columns = None,
         scores: Scores = None,
         dedup: Annotated[bool, Parameter(help="Choose no exact copy of an earlier row.", negative="")] = False,
-        decontaminate: Annotated[
-            list[str] | None,
-            Parameter(help="Evaluation files: choose no row that overlaps with their items.", negative_iterable=""),
-        ] = None,
-        held_out: Annotated[
-            str | None,
-            Parameter(
-                help="A file of examples: the loss on them is read of every round's model. Give it to "
-                "--decontaminate too, so that none of it is chosen."
-            ),
-        ] = None,
+        decontaminate: Decontaminate = None,
+        held_out: HeldOut = None,
         format: Format = None,
         workers: Workers = None,
         store: Store = None,

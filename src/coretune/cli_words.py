@@ -40,6 +40,17 @@ Scores = Annotated[
     list[str] | None,
     Parameter(help="A file of scores joined by id, FILE or FILE:COLUMN: a column to choose by.", negative_iterable=""),
 ]
+Decontaminate = Annotated[
+    list[str] | None,
+    Parameter(help="Evaluation files: choose no row that overlaps with their items.", negative_iterable=""),
+]
+HeldOut = Annotated[
+    str | None,
+    Parameter(
+        help="A file of examples: the loss on them is read of every round's model. Give it to --decontaminate too, so "
+        "that none of it is chosen."
+    ),
+]
 Workers = Annotated[
     int | None, Parameter(help="How many workers measure at once; by default one a GPU, else one a core.")
 ]

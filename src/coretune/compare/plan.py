@@ -110,8 +110,7 @@ class Plan:
         _one_of("budget", self.primary_budget, self.budgets)
         for each in self.controls or ():
             _one_of("control", each, CONTROLS)
-        if self.steps is not None and (self.steps < 1 or self.lengths):
-            raise ValueError(f"{self.steps} steps asked; give 1 or more, and then no lengths: steps are the length")
+        _refuse_odd_steps(self)
         if not (self.budgets and self.tasks and self.learning_rates):
             raise ValueError("a comparison needs a budget, a task and a learning rate")
         self.margin_of(1.0)
@@ -158,6 +157,17 @@ class Plan:
         if twice:
             raise ValueError(f"two arms are called {twice[0]!r}; name one of them otherwise under [arms.NAME]")
         return (*controls, *asked)
+
+
+def _refuse_odd_steps(plan: Plan) -> None:
+    """Raise `ValueError` for optimizer steps that mean nothing, or beside what also says how long runs are."""
+    if plan.steps is not None and (plan.steps < 1 or plan.lengths):
+        raise ValueError(f"{plan.steps} steps asked; give 1 or more, and then no lengths: steps are the length")
+    if plan.steps is not None and plan.equal_compute:
+        raise ValueError(
+            "equal_compute gives random longer to train, and steps holds every run to one length; give epochs in the "
+            "tuning in place of steps"
+        )
 
 
 def _one_of(what: str, asked: str | None, known: tuple[str, ...]) -> None:
