@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## install, then choose from the shipped pool: a task's cor
 	@echo "and  $(CURDIR)/runs/demo-kmq/report.html"
 
 test: $(VENV)/.dev  ## install, then run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 check: lint types test  ## all that a change has to pass: ruff, mypy, import arrows, tests
 

@@ -386,12 +386,16 @@ def test_at_equal_compute_random_trains_on_more(low: float | None, high: float, 
 def test_the_sentence_says_when_random_is_as_good() -> None:
     primary = {"budget": "5%", "task": "t"}
     line = {"exploratory": False, "arm": "a", "difference": 0.1, "unit": "u", "interval": [-0.1, 0.2], "next": "more."}
+    line["stderr"] = 0.1
     said = sentence_of(primary, [{**line, "verdict": "no_difference"}])
     assert said == "At 5%, on t: a is no different from random. Random is as good here."
     both = [{**line, "verdict": "better", "arm": "b"}, {**line, "verdict": "cannot_tell"}]
     said = sentence_of(primary, both)
     assert said.startswith("At 5%, on t: b (+0.1 u [-0.1, +0.2]) is better than random.") and said.endswith("more.")
     assert "Random is as good" not in said
+    vaguer = {**line, "arm": "c", "stderr": 0.2, "next": "most of all."}
+    said = sentence_of(primary, [{**each, "verdict": "cannot_tell"} for each in (line, vaguer)])
+    assert said.endswith("cannot be told from random yet; most of all.")
     assert "No method" in sentence_of(primary, [{**line, "exploratory": True, "verdict": "better"}])
 
 

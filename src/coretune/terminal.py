@@ -216,23 +216,25 @@ def show_verdict(verdict: Mapping[str, Any]) -> None:
     """A comparison's verdict: what every arm gains over random on the primary task, and the sentence."""
     primary = verdict["primary"]
     lines = [each for each in verdict["arms"] if each["task"] == primary["task"]]
+    several = len({each["budget"] for each in lines if each["budget"]} - {"100%"}) > 1
     table(
         f"{primary['task']}, {primary['metric']}; against random, above 0 is better; margin {primary['margin']:.3g}",
-        ("arm", "budget", "seeds", "value", "difference", "95% interval", "Holm p", "verdict"),
+        ("arm", "seeds", "value", "gain", "95% interval", "Holm p", "verdict"),
         [
             (
-                each["arm"],
-                each["budget"],
+                f"{each['arm']}, {each['budget']}" if several and each["budget"] else each["arm"],
                 f"{each['seeds']}",
                 f"{each['value']:.4g}",
                 f"{each['difference']:+.3g}",
-                " to ".join("?" if end is None else f"{end:+.3g}" for end in each["interval"]),
+                " to ".join("?" if end is None else f"{end:+.2g}" for end in each["interval"]),
                 "" if each["p_holm"] is None else f"{each['p_holm']:.3f}",
-                each["verdict"].replace("_", " ") + (" (exploratory)" if each["exploratory"] else ""),
+                each["verdict"].replace("_", " ") + ("*" if each["exploratory"] else ""),
             )
             for each in lines
         ],
-        right=(2, 3, 4, 6),
+        right=(1, 2, 3, 5),
     )
+    if any(each["exploratory"] for each in lines):
+        say("* exploratory: not corrected for their number, and decides nothing")
     say()
     say(verdict["sentence"])

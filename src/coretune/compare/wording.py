@@ -24,7 +24,8 @@ def sentence_of(primary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -
     said = [f"{where}: {'; '.join(parts)}." if parts else f"{where}, no method can be told from random yet."]
     if "cannot_tell" in groups:
         unsettled = groups["cannot_tell"]
-        said.append(f"{_listed(unsettled, True)} cannot be told from random yet; {unsettled[0]['next'].rstrip('.')}.")
+        vaguest = max(unsettled, key=lambda line: line["stderr"])  # what settles it settles the others
+        said.append(f"{_listed(unsettled, True)} cannot be told from random yet; {vaguest['next'].rstrip('.')}.")
     if not {"better", "cannot_tell"} & set(groups):
         said.append("Random is as good here.")
     return " ".join(said)
