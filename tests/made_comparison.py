@@ -99,6 +99,7 @@ def make_comparison(folder: Path, made: Made | None = None) -> Path:
     pq.write_table(_table(runs), folder / "runs.parquet")
     scores = _scores(made, rng)
     pq.write_table(_items(made, scores), folder / "items.parquet", row_group_size=65_536)
+    pq.write_table(_table(_asked(made)), folder / "asked.parquet")
     if made.texts:
         pq.write_table(_table(_texts(made, scores)), folder / "texts.parquet")
     stages = _stages(made, runs)
@@ -240,6 +241,14 @@ def item_ids(made: Made) -> list[str]:
 def group_of(task: Task, made: Made) -> list[str]:
     """The group of every item."""
     return [task.groups[i % len(task.groups)] for i in range(made.items)]
+
+
+def _asked(made: Made) -> list[dict[str, Any]]:
+    """What the items of the first task ask; hostile questions first."""
+    return [
+        {"task": made.tasks[0].name, "item": item, "asked": f"What of {item}?"[:320], "answer": f"All of {item}"[:320]}
+        for item in item_ids(made)
+    ]
 
 
 def _texts(made: Made, scores: Scores) -> list[dict[str, Any]]:

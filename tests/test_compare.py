@@ -108,6 +108,8 @@ def test_nothing_that_is_evaluated_on_is_chosen_from_and_runs_choose_from_their_
     held = {table["id"][row] for row, side in part.items() if side == "holdout"}
     items = pq.read_table(finished / "out" / "items.parquet").to_pydict()
     assert set(items["item"]) == held and len(held) == 12
+    asked = pq.read_table(finished / "out" / "asked.parquet").to_pydict()
+    assert set(asked["item"]) == held and all(asked["asked"]) and all(asked["answer"])
     first = [{each["row"] for each in chosen if (each["arm"], each["seed"]) == ("perplexity", seed)} for seed in (0, 1)]
     assert first[0] != first[1]  # a deterministic method, too, is drawn over
 

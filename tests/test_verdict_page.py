@@ -119,7 +119,7 @@ def test_same_folder_gives_the_same_bytes_and_leaves_nothing_else(folder: Path) 
 
 def test_order_of_rows_in_the_files_changes_nothing_but_the_table_of_runs(folder: Path) -> None:
     first = page_of(folder)
-    for name in ("items", "selections", "texts", "pool"):
+    for name in ("items", "selections", "texts", "asked", "pool"):
         table = pq.read_table(folder / f"{name}.parquet")
         pq.write_table(table.take(np.random.default_rng(1).permutation(len(table))), folder / f"{name}.parquet")
     assert page_of(folder).text == first.text
@@ -486,6 +486,14 @@ def test_items_at_the_ends_are_those_of_the_largest_differences(files: Compariso
     assert first["random"].startswith(f"random wrote of {order[0]} (seed 0)")
 
 
+def test_items_are_shown_with_what_they_ask(files: ComparisonFiles, page: Page) -> None:
+    shown = browser.browser(files)
+    assert shown is not None
+    for row in (row for arm in shown["arms"] for row in arm["rows"]):
+        assert (row["prompt"], row["answer"]) == (f"What of {row['item']}?", f"All of {row['item']}")
+    assert f"What of {shown['arms'][0]['rows'][0]['item']}?" in page.text
+
+
 def test_items_that_an_arm_lacks_are_left_out_for_all(folder: Path) -> None:
     table = pq.read_table(folder / "items.parquet")
     gone = np.array([(a, i) == ("kmq", "item-00003") for a, i in zip(*(table[c].to_pylist() for c in ("arm", "item")))])
@@ -536,7 +544,8 @@ def test_hostile_text_is_only_ever_text(tmp_path: Path) -> None:
         ("items.parquet", "No items: the folder has no items.parquet"),
         ("selections.parquet", "No overlaps: choices of fewer than two arms"),
         ("pool.parquet", "(empty prompt)"),
-        ("texts.parquet", "The folder keeps no texts"),
+        ("texts.parquet", "No model's text is kept"),
+        ("asked.parquet", "The folder keeps no questions"),
         ("stages.jsonl", "No stages were written down"),
     ],
 )
@@ -548,7 +557,14 @@ def test_a_missing_file_is_said_and_the_rest_is_shown(folder: Path, missing: str
 
 def test_a_bare_verdict_makes_a_page(folder: Path) -> None:
     said = verdict_of(folder)
-    for name in ("runs.parquet", "items.parquet", "selections.parquet", "pool.parquet", "texts.parquet"):
+    for name in (
+        "runs.parquet",
+        "items.parquet",
+        "selections.parquet",
+        "pool.parquet",
+        "texts.parquet",
+        "asked.parquet",
+    ):
         (folder / name).unlink()
     (folder / "verdict.json").write_text(json.dumps({**{k: said[k] for k in ("primary", "sentence")}, "arms": []}))
     (folder / "compare.toml").write_text("")
@@ -608,7 +624,7 @@ def test_an_arm_that_is_none_is_refused_by_place(folder: Path, changed: dict[str
 
 
 @pytest.mark.parametrize(
-    "name", ["compare.toml", "runs.parquet", "items.parquet", "selections.parquet", "texts.parquet"]
+    "name", ["compare.toml", "runs.parquet", "items.parquet", "selections.parquet", "texts.parquet", "asked.parquet"]
 )
 def test_unreadable_files_are_refused_by_name(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"\xff\xfe not a table")

@@ -56,6 +56,12 @@ class Asked:
             made = dataclasses.replace(made, precision=precision)  # type: ignore[type-var]
         return cls(text, task_name(task), made, digest(words(made)))
 
+    @property
+    def items(self) -> Items | None:
+        """What is asked, where the task holds it; the harness has its own."""
+        items = getattr(self.task, "items", None)
+        return items if isinstance(items, Items) else None
+
 
 @dataclass(frozen=True, eq=False)
 class Ground:
@@ -139,7 +145,7 @@ def lay(plan: Plan, lab: Lab) -> Ground:
         raise ValueError(
             "learning rates or lengths are to be tried on the dev part of the pool, which is empty; set dev"
         )
-    sets = {each.name: items for each in tasks if isinstance(items := getattr(each.task, "items", None), Items)}
+    sets = {each.name: items for each in tasks if (items := each.items) is not None}
     target = _target(plan, pool, part)
     rows = np.flatnonzero((part == TRAIN) & pool.candidates)
     pool, found = guarded(pool, rows, sets, lab, embedder=plan.embedder, left_out=plan.decontaminate)

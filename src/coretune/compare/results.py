@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from coretune import run_folder
 from coretune.compare.ground import Asked, Ground
 from coretune.compare.running import Done
+from coretune.evaluation.items import Items
 from coretune.shapes import Float
 
+ASKED = 320  # characters of a question, and of its right answer, in a file of excerpts
 Key = tuple[str, str]  # an arm's name and a budget
 
 
@@ -130,9 +132,12 @@ def run_rows(ground: Ground, done: Sequence[Done], tasks: Sequence[Asked]) -> li
 
 
 def write_files(folder: Path, ground: Ground, done: Sequence[Done], scores: Sequence[Scores]) -> None:
-    """`runs`, `items`, `selections`, `pool` and `texts` as parquet, and the stages."""
+    """`runs`, `items`, `asked`, `selections`, `pool` and `texts` as parquet."""
     _write(folder / "runs.parquet", pa.Table.from_pylist(run_rows(ground, done, ground.tasks)))
     _write(folder / "items.parquet", pa.concat_tables(_item_tables(scores)))
+    asked = [_asked_table(each.name, items) for each in ground.tasks if (items := each.items) is not None]
+    if asked:
+        _write(folder / "asked.parquet", pa.concat_tables(asked))
     chosen = [table for each in done if (table := _selection(each)) is not None]
     if chosen:
         _write(folder / "selections.parquet", pa.concat_tables(chosen))
@@ -171,6 +176,18 @@ def _item_tables(scores: Sequence[Scores]) -> Iterator[pa.Table]:
 def _same(text: str, count: int) -> pa.Array:
     """A column of one text."""
     return pa.repeat(pa.scalar(text, pa.string()), count)
+
+
+def _asked_table(task: str, items: Items) -> pa.Table:
+    """The beginnings of what a task asks, and of its right answers."""
+    return pa.table(
+        {
+            "task": _same(task, len(items.items)),
+            "item": pa.array([each.id for each in items.items], pa.string()),
+            "asked": pa.array([each.asked[:ASKED] for each in items.items], pa.large_string()),
+            "answer": pa.array([(each.answer or "")[:ASKED] for each in items.items], pa.large_string()),
+        }
+    )
 
 
 def _selection(done: Done) -> pa.Table | None:

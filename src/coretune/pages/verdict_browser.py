@@ -10,7 +10,7 @@ import numpy as np
 from coretune.pages import verdict_words as words
 from coretune.pages import wording
 from coretune.pages.verdict_files import ComparisonFiles
-from coretune.pages.verdict_items import ItemScores, item_scores, item_texts
+from coretune.pages.verdict_items import ItemScores, item_prompts, item_scores, item_texts
 from coretune.pages.verdict_records import RANDOM
 from coretune.shapes import Float, Int64
 
@@ -28,19 +28,24 @@ def browser(files: ComparisonFiles) -> dict[str, Any] | None:
     names = files.in_order(each for each in scores.means if each != RANDOM)
     apart = {name: turn * (scores.means[name] - scores.means[RANDOM]) for name in names}
     ends = {name: _ends(apart[name]) for name in names[:MOST_ARMS]}
-    texts = item_texts(files, [scores.ids[i] for rows in ends.values() for i in rows])
+    shown = [scores.ids[i] for rows in ends.values() for i in rows]
+    texts, asked = item_texts(files, shown), item_prompts(files, shown)
     digits = words.digits_for([float(np.std(each)) / 10 for each in apart.values()])
     return {
         "arms": [
             {
                 "arm": words.name(name),
                 "said": _spread(apart[name], digits),
-                "rows": [_row(scores, name, int(i), float(apart[name][i]), texts, digits) for i in rows],
+                "rows": [
+                    _row(scores, name, int(i), float(apart[name][i]), texts, digits) | _asked(asked, scores.ids[i])
+                    for i in rows
+                ],
             }
             for name, rows in ends.items()
         ],
         "size": wording.count(len(scores.ids)),
         "texts": bool(texts),
+        "prompts": bool(asked),
         "left_out": len(names) - len(ends),
     }
 
@@ -78,6 +83,12 @@ def _row(
             side: wording.visible(said, TEXT) or "(nothing)" for side, said in written.items() if said is not None
         },
     }
+
+
+def _asked(asked: dict[str, tuple[str, str]], item: str) -> dict[str, str]:
+    """What an item asks and its right answer, each empty where it is not kept."""
+    prompt, answer = asked.get(item, ("", ""))
+    return {"prompt": wording.visible(prompt, TEXT), "answer": wording.visible(answer, TEXT)}
 
 
 def _of(scores: ItemScores, name: str, i: int) -> float:

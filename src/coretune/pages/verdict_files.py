@@ -35,7 +35,7 @@ from coretune.run_folder import STAGES
 
 COMPARE, VERDICT = "compare.toml", "verdict.json"
 RUNS, ITEMS, SELECTIONS = "runs.parquet", "items.parquet", "selections.parquet"
-POOL, TEXTS = "pool.parquet", "texts.parquet"
+POOL, TEXTS, ASKED = "pool.parquet", "texts.parquet", "asked.parquet"
 AGAIN = "run the comparison again: what was trained and read is kept"
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coretune.errors import FolderError
-from coretune.pages.verdict_files import AGAIN, ITEMS, TEXTS, ComparisonFiles, read_table
+from coretune.pages.verdict_files import AGAIN, ASKED, ITEMS, TEXTS, ComparisonFiles, read_table
 from coretune.pages.verdict_records import RANDOM
 from coretune.shapes import Float
 
@@ -131,6 +131,16 @@ def item_scores(files: ComparisonFiles) -> ItemScores | None:
     return ItemScores(
         [ids[i] for i in kept], [groups[i] for i in kept], {name: means[i, kept] for name, i in columns.items()}
     )
+
+
+def item_prompts(files: ComparisonFiles, items: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The beginnings of what these items ask and of their right answers, by item; empty without such a file."""
+    path = files.path(ASKED)
+    if path is None or not items:
+        return {}
+    wanted: Any = [("task", "==", files.primary.task), ("item", "in", list(dict.fromkeys(items)))]
+    rows = read_table(path, ("task", "item", "asked", "answer"), wanted).to_pylist()
+    return {row["item"]: (row["asked"] or "", row["answer"] or "") for row in rows}
 
 
 def item_texts(files: ComparisonFiles, items: Sequence[str]) -> dict[tuple[str, str], str]:
