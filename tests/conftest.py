@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from coretune.pool import Pool
+
+MANY = 200  # modules
+loaded = [0]
 
 settings.register_profile("coretune", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("coretune")
@@ -32,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
         fresh = tempfile.mkdtemp(prefix="coretune-tests-")
         os.environ["XDG_CACHE_HOME"] = fresh
         config.add_cleanup(lambda: shutil.rmtree(fresh, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _modules_are_no_garbage() -> None:
+    """Let collections pass by what loaded modules hold: every tuning asks for three, most of a tiny one's time."""
+    if len(sys.modules) > loaded[-1] + MANY:
+        gc.collect()
+        gc.freeze()
+        loaded.append(len(sys.modules))
 
 
 @pytest.fixture
