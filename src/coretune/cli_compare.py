@@ -150,4 +150,5 @@ def _carry_out(plan: Any, out: Path, workers: int | None, store: Path | None, ov
     say(f"\nreport: {done.folder / 'report.html'}")
     if done.verdict["failed"]:
         said = "; ".join(f"{arm}: {why}" for arm, why in done.verdict["failed"].items())
-        raise CoretuneError(f"{len(done.verdict['failed'])} arms could not be run ({said}); all others were")
+        count = len(done.verdict["failed"])
+        raise CoretuneError(f"{count} {'arm' if count == 1 else 'arms'} could not be run ({said}); all others were")

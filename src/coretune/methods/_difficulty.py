@@ -56,7 +56,8 @@ def difficulty(read: AnswerLoss, clusters: int, pool: Pool, lab: Lab, rng: np.ra
         arm[fit] = lab.keep(kmeans, ifd[fit, None], count, rng).cell
     notes = {"clusters": count, "apart_ifd_above_1": int(misleads.sum()), "apart_too_long": int(long.sum())}
     if len(fit) < len(pool):
-        log.info("%d of %d rows stand apart from the difficulty clusters: %s", len(pool) - len(fit), len(pool), notes)
+        asked = (len(pool) - len(fit), len(pool), count, int(misleads.sum()), int(long.sum()))
+        log.info("%d of %d rows are in none of %d difficulty clusters: %d with an IFD above 1, %d too long", *asked)
     return Difficulty(ifd, arm, Partition(np.where(arm < 0, count, arm).astype(np.int32)), notes)
 
 
