@@ -139,7 +139,7 @@ def test_rows_that_mislead_or_are_too_long_stand_apart(
     assert long.sum() > 0 and found.notes["apart_too_long"] == long.sum()
     assert found.notes["apart_ifd_above_1"] == (~long & (ifd > 1)).sum()
     assert found.cells.cell[apart].tolist() == [found.notes["clusters"]] * int(apart.sum())
-    assert f"{int(apart.sum())} of {N} rows stand apart" in caplog.text
+    assert f"{int(apart.sum())} of {N} rows are in none of" in caplog.text
     with pytest.raises(ValueError, match="0 difficulty clusters"):
         difficulty(read, 0, pool, lab, np.random.default_rng(0))
 
