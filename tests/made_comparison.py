@@ -329,6 +329,7 @@ def _contrast(made: Made, task: Task, scores: Scores, arm: str, kind: str, budge
         "next": f"about {math.ceil(len(arms) * (error * 2.8 / made.margin) ** 2)} seeds would settle it"
         if verdict == "cannot_tell"
         else "",
+        "unequal": f"{arm} had 29 steps" if arm == "kmq" else "",
         "exploratory": not primary,
     }
 

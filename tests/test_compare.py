@@ -23,7 +23,7 @@ from coretune.compare.forecast import Line
 from coretune.compare.ground import lay
 from coretune.compare.results import Scores
 from coretune.compare.sizes import _at_equal_compute, full_estimate
-from coretune.compare.wording import sentence_of
+from coretune.compare.wording import sentence_of, unequal_of
 from coretune.errors import CoretuneError, FolderError
 from coretune.lab import Lab
 from tests.made_pools import records, write_jsonl
@@ -383,6 +383,24 @@ def test_at_equal_compute_random_trains_on_more(low: float | None, high: float, 
     rows = [{"select_seconds": 30.0, "tune_seconds": 30.0}]
     found = _at_equal_compute({"size": 100.0, "low": low, "high": high}, rows)
     assert found == {"equal_compute_tokens": 200.0, "at_equal_compute": said}
+
+
+@pytest.mark.parametrize(
+    ("mine", "random", "in_tokens", "said"),
+    [
+        ([28, 30], [16, 15, 14], True, "at equal answer tokens it had 29 optimizer steps and random 15"),
+        ([15], [14, 16], True, ""),
+        ([900], [2000, 2000], False, "at equal rows it had 900 answer tokens and random 2,000"),
+        ([], [16], True, ""),
+        ([0], [16], True, ""),
+    ],
+)
+def test_what_arms_do_not_have_equally_much_of_is_told(
+    mine: list[int], random: list[int], in_tokens: bool, said: str
+) -> None:
+    name = "steps" if in_tokens else "answer_tokens"
+    found = unequal_of([{name: each} for each in mine], [{name: each} for each in random], in_tokens)
+    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_the_sentence_says_when_random_is_as_good() -> None:

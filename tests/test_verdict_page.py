@@ -139,7 +139,7 @@ def test_verdict_stands_at_the_top_in_words(page: Page, made_once: Path) -> None
         assert (
             f"{each['arm']}{' targeted' if each['kind'] == 'targeted' else ''}: {each['words'].split(': ')[1]}" in top
         )
-        assert each["next"] in top
+        assert each["next"] in top and each["unequal"] in top
     assert "What this does not speak for" in top and "pools unlike this one" in top
     assert "recost/wide could not be run: no knowledge was given" in top
     assert "2 items without a score in some run were left out for all" in top

@@ -238,3 +238,6 @@ def show_verdict(verdict: Mapping[str, Any]) -> None:
         say("* exploratory: not corrected for their number, and decides nothing")
     say()
     say(verdict["sentence"])
+    for each in verdict["arms"]:
+        if each.get("unequal") and not each["exploratory"]:
+            say(f"{each['arm']}: {each['unequal']}")

@@ -7,12 +7,12 @@ from typing import Any
 
 from coretune.compare.arms import RANDOM
 from coretune.compare.bill import bill
-from coretune.compare.contrasts import adjusted, contrasts, contrasts_at_equal_compute, line_of
+from coretune.compare.contrasts import Contrast, adjusted, contrasts, contrasts_at_equal_compute, line_of
 from coretune.compare.ground import Ground
 from coretune.compare.results import Scores, collect, run_rows
 from coretune.compare.running import Done
 from coretune.compare.sizes import curves, equivalent_sizes, full_estimate, smallest_matching
-from coretune.compare.wording import sentence_of
+from coretune.compare.wording import sentence_of, unequal_of
 from coretune.statistics.detectable import Plan, expected, smallest_detectable
 from coretune.statistics.differences import difference
 
@@ -39,6 +39,7 @@ def judge(
     p_values = adjusted(found)
     lines = [line_of(each, p_values.get(place)) for place, each in enumerate(found)]
     rows = run_rows(ground, done, ground.tasks)
+    lines = [line | {"unequal": _unequal(ground, rows, each)} for line, each in zip(lines, found, strict=True)]
     own = [each for each in scores if each.own]
     primary = next(each for each in own if each.task == ground.primary[0].name)
     facts = _primary_facts(ground, primary)
@@ -95,6 +96,14 @@ def _primary_facts(ground: Ground, scores: Scores) -> dict[str, Any]:
         "items": len(scores.items),
         "equal": f"{'answer tokens' if ground.amount(budget).in_tokens else 'rows'}, {_length(ground)}",
     }
+
+
+def _unequal(ground: Ground, rows: Sequence[Mapping[str, Any]], each: Contrast) -> str:
+    """What an arm that chose had more or less of than random at the same budget, in words."""
+    if not each.arm.chooses or each.arm.kind == "own model":
+        return ""
+    mine, random = ([row for row in rows if (row["arm"], row["budget"]) == key] for key in (each.key, each.against))
+    return unequal_of(mine, random, ground.amount(each.key[1]).in_tokens)
 
 
 def best_methods(verdict: Mapping[str, Any], count: int = 2) -> list[str]:

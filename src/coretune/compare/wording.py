@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+APART = 1.25
+"""Runs that differ by more in what is not held equal are told of."""
 SAID = {"better": "better than", "worse": "worse than", "no_difference": "no different from"}
 
 
@@ -29,6 +31,20 @@ def sentence_of(primary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -
     if not {"better", "cannot_tell"} & set(groups):
         said.append("Random is as good here.")
     return " ".join(said)
+
+
+def unequal_of(mine: Sequence[Mapping[str, Any]], random: Sequence[Mapping[str, Any]], in_tokens: bool) -> str:
+    """What an arm and random did not have equally much of, in words; empty where it is nearly the same.
+
+    At equal answer tokens short answers are more rows, and so more optimizer steps; at equal rows long ones are more
+    tokens.
+    """
+    held, free = ("answer tokens", "steps") if in_tokens else ("rows", "answer_tokens")
+    ours, theirs = (sum(row[free] for row in rows) / max(1, len(rows)) for rows in (mine, random))
+    if not (ours and theirs) or max(ours / theirs, theirs / ours) < APART:
+        return ""
+    what = "optimizer steps" if in_tokens else "answer tokens"
+    return f"at equal {held} it had {ours:,.0f} {what} and random {theirs:,.0f}, which may be part of the difference"
 
 
 def _listed(lines: Sequence[Mapping[str, Any]], numbers: bool) -> str:

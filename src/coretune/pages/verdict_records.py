@@ -40,6 +40,7 @@ class Contrast:
     verdict: str
     words: str
     next: str
+    unequal: str
     exploratory: bool
     seeds: int
     random_seeds: int
@@ -140,6 +141,7 @@ def read_contrast(said: Any, where: str, primary: Primary) -> Contrast:
         verdict=verdict,
         words=text(said.get("words")),
         next=text(said.get("next")),
+        unequal=text(said.get("unequal")),
         exploratory=said.get("exploratory") is not False,
         seeds=whole(said.get("seeds")),
         random_seeds=whole(said.get("random_seeds")),

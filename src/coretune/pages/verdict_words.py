@@ -82,6 +82,7 @@ def findings(files: ComparisonFiles) -> list[dict[str, Any]]:
             "words": wording.visible(each.words, 400).removeprefix(f"{SAID[each.verdict]}: ")
             or _composed(each, digits),
             "next": wording.visible(each.next, 400),
+            "unequal": wording.visible(each.unequal, 400),
         }
         for each in files.declared
     ]
