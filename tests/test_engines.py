@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -72,6 +73,14 @@ def die(how: int) -> None:
     if how < 0:
         os.kill(os.getpid(), -how)
     os._exit(how)
+
+
+def hold_a_lock(number: int) -> int:
+    held.append(multiprocessing.RLock())  # as tqdm does: the system's own, which somebody has to give back
+    return number
+
+
+held: list[Any] = []
 
 
 def unpicklable(_: Any) -> Any:
@@ -281,6 +290,16 @@ def test_close_ends_the_workers_whatever_they_do() -> None:
     assert gone([pid for pid in pids if pid is not None])
     assert time.monotonic() - began < 5
     results.close()
+
+
+def test_idle_workers_give_back_what_they_hold() -> None:
+    code = (
+        "from coretune.engines.processes import processes\n"
+        "from tests.test_engines import hold_a_lock\n"
+        "with processes(2) as engine: print(sorted(engine(hold_a_lock, range(4))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2, 3]\n", "")
 
 
 DRIVER = """

@@ -25,6 +25,7 @@ from coretune.engines.in_order import in_order
 from coretune.engines.threads import AHEAD, Threads, cores
 from coretune.errors import CoretuneError
 
+LEAVE = 3.0  # seconds that an idle worker has for ending by itself
 _spawning = threading.Lock()  # the environment is this process's own while a worker is started
 
 
@@ -57,8 +58,10 @@ class Processes:
         )
 
     def close(self) -> None:
-        """End the workers at once, whatever they do."""
+        """End the workers: idle ones may clean up, those at work end at once."""
         self._threads.close()
+        for worker in self._all:
+            worker.dismiss()
         for worker in self._all:
             worker.end()
 
@@ -100,16 +103,18 @@ class _Worker:
         self.surroundings = surroundings
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
-        self.ended = False
+        self.ended = self.busy = False
 
     def call(self, fn: Callable[..., Any], item: tuple[Any, ...]) -> Any:
         """`fn(*item)` over there. Raises its error, or `CoretuneError` where the process has died."""
         if self.process is None or self.pipe is None or not self.process.is_alive():
             self._start()
         assert self.process is not None and self.pipe is not None
+        self.busy = True
         try:
             self.pipe.send((fn, item))
             done, value = self.pipe.recv()
+            self.busy = False
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self.process.join()
             raise CoretuneError(self._epitaph()) from error
@@ -117,11 +122,19 @@ class _Worker:
             return value
         raise value
 
-    def end(self) -> None:
-        """Kill the process, if there is one, and start no other."""
+    def dismiss(self) -> None:
+        """Let the process end by itself, if it is idle, so that it gives back semaphores and the like."""
         with _spawning:
             self.ended = True
+        if self.pipe is not None and not self.busy:
+            self.pipe.close()
+
+    def end(self) -> None:
+        """End the process, if there is one, and start no other; one that is at work is killed."""
+        self.dismiss()
         if self.process is not None:
+            if not self.busy:
+                self.process.join(LEAVE)
             self.process.kill()
             self.process.join()
 
