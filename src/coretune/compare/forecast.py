@@ -20,6 +20,7 @@ from coretune.lab import Lab
 log = logging.getLogger(__name__)
 
 ROWS = (48, 144)  # on which methods are probed
+FEWEST = 8  # rows that they choose of these, at least
 ITEMS = (8, 24)
 BATCHES = (1, 3)  # optimizer steps of a probe of the tuning
 FREE = (RANDOM, "random_by_source", EVERY_EPOCH, LENGTH_MATCHED, FULL, UNTUNED)  # choose in no time
@@ -176,6 +177,13 @@ def _read_line(ground: Ground, task: Asked, lab: Lab, probes: list[Lab]) -> Line
     return Line.through(sizes, seconds)
 
 
+def _probe_budget(ground: Ground, rows: int) -> str:
+    """So many of a probe's rows as the primary budget takes of the pool's: loops cost by what they choose."""
+    amount = ground.amount(ground.primary[1])
+    there = int(ground.tokens[ground.train].sum()) if amount.in_tokens else len(ground.train)
+    return f"{min(rows // 2, max(FEWEST, round(rows * (amount.amount or 0) / max(1, there))))}"
+
+
 def _select_line(
     ground: Ground, arm: Arm, rows: np.ndarray, lab: Lab, probes: list[Lab]
 ) -> tuple[Line, float, bool] | None:
@@ -183,10 +191,11 @@ def _select_line(
     seconds, sizes, row_bytes, loops = [], [], 0.0, False
     for count in ROWS:
         some = np.sort(rows[:count])
-        small = replace(ground, train=some, plan=replace(ground.plan, budgets=("50%",), primary_budget=None))
+        budget = _probe_budget(ground, len(some))
+        small = replace(ground, train=some, plan=replace(ground.plan, budgets=(budget,), primary_budget=None))
         probe = _lab(lab, probes)
         try:
-            loops = by_method(small, Run(arm, "50%", 0), some, probe, seed=0).rounds[-1].model is not None
+            loops = by_method(small, Run(arm, budget, 0), some, probe, seed=0).rounds[-1].model is not None
         except (CoretuneError, ValueError) as error:
             log.warning("what %s will take is not predicted: on %d rows it says: %s", arm.name, count, error)
             return None
