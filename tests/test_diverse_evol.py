@@ -49,7 +49,7 @@ def test_the_authors_sizes_and_how_small_budgets_scale_them(caplog):
     assert sizes(method, 220) == list(range(20, 221, 20))
     assert not caplog.records
     assert sizes(method, 60) == list(range(10, 61, 10))
-    assert "the model chooses 5 times, not 10" in caplog.text
+    assert "the model chooses in 5 rounds, not 10" in caplog.text
     assert sizes(method, 7) == [4, 7]
     assert sizes(method, 2) == [1, 2]
     assert sizes(replace(method, first=50), 110) == list(range(50, 111, 10))

@@ -112,7 +112,7 @@ class DiverseEvol:
             raise ValueError(f"iterations {self.iterations} and first {self.first} asked; give 1 or more")
         count = max(1, min(self.iterations, (budget.rows - (self.first or FEWEST)) // FEWEST))
         if self.rows_a_round is None and count < self.iterations:
-            log.warning("%d rows: the model chooses %d times, not %d", budget.rows, count, self.iterations)
+            log.warning("%d rows: the model chooses in %d rounds, not %d", budget.rows, count, self.iterations)
         head = budget.rounds(min(count + 1, budget.rows), self.rows_a_round)[0]
         if self.first is not None or (self.rows_a_round or head.rows) > FIRST:
             head = budget.rounds(1, self.first or FIRST)[0]
