@@ -20,7 +20,7 @@ from coretune.lab import Lab
 log = logging.getLogger(__name__)
 
 ROWS = (48, 144)  # on which methods are probed
-FEWEST = 8  # rows that they choose of these, at least
+FEWEST = 4  # rows that they choose of these, at least
 ITEMS = (8, 24)
 BATCHES = (1, 3)  # optimizer steps of a probe of the tuning
 FREE = (RANDOM, "random_by_source", EVERY_EPOCH, LENGTH_MATCHED, FULL, UNTUNED)  # choose in no time
@@ -107,7 +107,7 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
         lengths.append(len(some))
     tokens = [each["tokens"] for each in spent]
     read = {task.name: line for task in ground.tasks if (line := _read_line(ground, task, lab, probes)) is not None}
-    arms = [arm for arm in ground.arms if arm.name not in FREE]
+    arms = [arm for arm in ground.arms if arm.method not in FREE]
     select = {arm.name: found for arm in arms if (found := _select_line(ground, arm, rows, lab, probes)) is not None}
     return Forecast(
         tune=Line.through(tokens, [each["seconds"] for each in spent]),
