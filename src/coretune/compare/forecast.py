@@ -14,7 +14,6 @@ from coretune.compare.choosing import by_method, cost_of_stages
 from coretune.compare.ground import Asked, Ground
 from coretune.errors import CoretuneError
 from coretune.evaluation import Subject
-from coretune.evaluation.items import Items
 from coretune.lab import Lab
 
 log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
         loops=frozenset(name for name, (_, _, loops) in select.items() if loops),
         tokens_a_row=tokens[-1] / lengths[-1],
         rows=round(ground.plan.sub_pool * len(ground.train)),
-        items={task.name: len(_items(task) or ()) for task in ground.tasks},
+        items={task.name: len(task.items or ()) for task in ground.tasks},
         row_bytes={name: row_bytes for name, (_, row_bytes, _) in select.items()},
         memory_bytes=max(stage.peak_memory_bytes for each in probes for stage in each.stages),
     )
@@ -156,14 +155,9 @@ def _trained_tokens(ground: Ground, run: Run, tokens_a_row: float) -> float:
     return rows * tokens_a_row * max(ground.plan.lengths, default=ground.tuning.epochs)
 
 
-def _items(task: Asked) -> Items | None:
-    found = getattr(task.task, "items", None)
-    return found if isinstance(found, Items) else None
-
-
 def _read_line(ground: Ground, task: Asked, lab: Lab, probes: list[Lab]) -> Line | None:
     """What reading takes, of the untuned model; None for a task without items of its own (the harness)."""
-    items = _items(task)
+    items = task.items
     if items is None:
         return None
     seconds, sizes = [], []
