@@ -3,7 +3,7 @@
     python examples/contrasts.py small-comparison/clean --against full
     python examples/contrasts.py ltd-setting/wordings --against "1 wording"
 
-Each line is an arm less the one named, positive is better, with its 95% interval; `relative` is in per cent of the other's
+Each line is an arm less the one named, positive is better, with its 95% interval, and the same in per cent of the other's
 mean. Nothing is corrected for how many there are.
 """
 
@@ -37,7 +37,8 @@ def main() -> None:
     for name, own in arms.items():
         if name == asked.against:
             continue
-        pooled = [each for arm, each in arms.items() if arm not in (name, asked.against) and len(each) > 1]
+        apart = (name, asked.against, "full")  # run variance is pooled over arms of one budget
+        pooled = [each for arm, each in arms.items() if arm not in apart and len(each) > 1]
         found = difference(own, other, others=pooled, fixed=(name == "untuned", asked.against == "untuned"))
         low, high = found.interval()
         share = 100 / abs(float(np.mean(other)))
