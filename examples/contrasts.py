@@ -3,8 +3,8 @@
     python examples/contrasts.py small-comparison/clean --against full
     python examples/contrasts.py ltd-setting/wordings --against "1 wording"
 
-Each line is an arm less the one named, positive is better, with its 95% interval, and the same in per cent of the other's
-mean. Nothing is corrected for how many there are.
+Each line is an arm less the one named, positive is better, with its 95% interval, and the same in per cent of the
+other's mean. Nothing is corrected for how many there are.
 """
 
 from __future__ import annotations
