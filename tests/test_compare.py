@@ -24,7 +24,7 @@ from coretune.compare.ground import lay
 from coretune.compare.results import Scores
 from coretune.compare.sizes import _at_equal_compute, full_estimate
 from coretune.compare.wording import sentence_of, unequal_of
-from coretune.errors import CoretuneError, FolderError
+from coretune.errors import CoretuneError, FolderError, UnmetBudget
 from coretune.lab import Lab
 from tests.made_pools import records, write_jsonl
 
@@ -203,6 +203,26 @@ def test_an_arm_that_cannot_be_run_does_not_stop_the_others(finished: Path, pool
     assert "no_such_column" in said["failed"]["kmq?quality=no_such_column"]
     assert not tomllib.loads((out / "compare.toml").read_text())["run"]["complete"]
     assert "perplexity" in {each["arm"] for each in said["arms"]}
+
+
+def test_a_budget_that_an_arm_cannot_meet_is_found_before_anything_is_tuned(
+    finished: Path, pool_file: str, model: str
+) -> None:
+    arms = {"one_topic": {"method": "random", "task": "topic=comets"}}
+    plan = plan_of(pool_file, model, budgets=("4%-tokens", "60%-tokens", "80%-tokens"), arms=arms, methods=())
+    plan = dataclasses.replace(plan, controls=("untuned", "random"), primary_budget="4%-tokens")
+    out = finished / "unmet"
+    with pytest.raises(UnmetBudget) as refused:
+        compare(plan, out, Lab(finished / "store"))
+    first, *lines = str(refused.value).split("\n")
+    assert first.startswith("nothing was tuned")
+    assert [line.split(",")[:2] for line in lines] == [["  one_topic", " 60%-tokens"], ["  one_topic", " 80%-tokens"]]
+    assert "rows to choose among hold" in lines[0]
+    assert not list(out.glob("runs/*/*/tuned.json")) and not (out / "verdict.json").exists()
+    met = compare(dataclasses.replace(plan, budgets=("4%-tokens",)), out, Lab(finished / "store"))
+    assert met.verdict["failed"] == {} and {each["arm"] for each in met.verdict["arms"]} == {"untuned", "one_topic"}
+    left = compare(plan, finished / "left", Lab(finished / "store"), leave_out_unmet=True)
+    assert list(left.verdict["failed"]) == ["one_topic"]
 
 
 def test_an_arm_that_cannot_be_tuned_is_left_out_whole_and_tried_again(

@@ -75,7 +75,7 @@ def advise(
     )
     first = replace(plan, rows=afford.rows, seeds=afford.seeds, random_seeds=None, methods=afford.methods)
     pilots = [
-        compare(each, out / name, lab, engine=engine).verdict
+        compare(each, out / name, lab, engine=engine, leave_out_unmet=True).verdict
         for name, each in (
             ("pilot-small", replace(first, rows=max(100, afford.rows // SMALLER))),
             ("pilot", first),
@@ -83,7 +83,7 @@ def advise(
     ]
     chosen = best_of(pilots[-1])
     fresh = replace(first, methods=(chosen,) if chosen else (), seed=plan.seed + 1)
-    estimate = compare(fresh, out / "fresh", lab, engine=engine).verdict
+    estimate = compare(fresh, out / "fresh", lab, engine=engine, leave_out_unmet=True).verdict
     said = {
         "recommendation": recommend(estimate, chosen, rows, afford.rows),
         "chosen": chosen,

@@ -7,7 +7,8 @@
     ├── FolderError          a run folder or store is in the way, incomplete, or not writable
     └── Unmeasurable         a feature has no value for some rows; `rows` and `reason` say which and why
 
-Wrong arguments are `ValueError`s. Every message says what was asked, what was found, and what to do.
+Wrong arguments are `ValueError`s, `UnmetBudget` among them. Every message says what was asked, what was found, and
+what to do.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class Unmeasurable(CoretuneError):
         self.rows = rows
         self.reason = reason
         self.pool = pool
+
+
+class UnmetBudget(ValueError):
+    """A budget asks for more than there is to choose among, or for less than the shortest answer."""
 
 
 def nearest(asked: str, known: Iterable[str]) -> str:

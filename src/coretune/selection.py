@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coretune.errors import UnmetBudget
 from coretune.shapes import Float32, Int64
 
 BUDGET = re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?P<unit>%|k|m)?(?P<tokens>-tokens)?$", re.IGNORECASE)
@@ -103,8 +104,8 @@ class Budget:
     def on(self, n: int, candidates: int, costs: Int64[np.ndarray, " n"] | None = None) -> Budget:
         """The budget for a pool of `n` rows of which `candidates` may be chosen; `costs` are the pool's answer tokens.
 
-        A share is of the whole pool, excluded rows included. Raises `ValueError` where more is asked than there is,
-        or where tokens are asked and `costs` is None.
+        A share is of the whole pool, excluded rows included. Raises `UnmetBudget` where more is asked than there is,
+        and `ValueError` where tokens are asked and `costs` is None.
         """
         if self.in_tokens:
             if costs is None:
@@ -112,12 +113,14 @@ class Budget:
             total = int(costs.sum())
             tokens = round(self.share * total) if self.share is not None else int(self.amount or 0)
             if tokens > total:
-                raise ValueError(f"budget {self.asked!r} is {tokens} answer tokens; the pool has {total}")
+                raise UnmetBudget(f"budget {self.asked!r} is {tokens} answer tokens; the pool has {total}")
             rows = max(1, min(candidates, round(tokens / max(1.0, total / max(1, n)))))
             return replace(self, rows=rows, tokens=tokens, costs=costs)
         rows = max(1, round(self.share * n)) if self.share is not None else int(self.amount or 0)
         if self.amount is not None and rows > candidates:
-            raise ValueError(f"budget {self.asked!r} asks for {rows} rows; {candidates} of {n} may be chosen: lower it")
+            raise UnmetBudget(
+                f"budget {self.asked!r} asks for {rows} rows; {candidates} of {n} may be chosen: lower it"
+            )
         return replace(self, rows=min(rows, candidates))
 
     def view(self, rows: Int64[np.ndarray, " m"]) -> Budget:
@@ -149,12 +152,12 @@ class Budget:
         """What `choose(k, rng)` gives within this budget; every call starts from the same state of `rng`.
 
         Rows: `choose(rows)`. Tokens: the largest k found whose choice fits, then further rows of a longer choice, in
-        order, that still fit; never above the budget. Raises `ValueError` where `choose` has too few rows to give.
+        order, that still fit; never above the budget. Raises `UnmetBudget` where `choose` has too few rows to give.
         """
         if self.tokens is None or self.costs is None:
             chosen = choose(self.rows, rng)
             if len(chosen) < self.rows:
-                raise ValueError(
+                raise UnmetBudget(
                     f"budget {self.asked!r} asks for {self.rows} rows, but there are {len(chosen)} to choose among; "
                     "lower it, or widen what the method may choose from"
                 )
@@ -180,12 +183,14 @@ class Budget:
             if tokens - int(costs[chosen.rows].sum()) <= tolerance:
                 break
         if tokens - int(costs[chosen.rows].sum()) > tolerance and len(attempt(most)) == len(chosen):
-            raise ValueError(
+            raise UnmetBudget(
                 f"budget {self.asked!r} asks for {tokens} answer tokens, but the {len(chosen)} rows to choose among "
                 f"hold {int(costs[chosen.rows].sum())}; lower it, or widen what the method may choose from"
             )
         if not len(chosen):
-            raise ValueError(f"budget {self.asked!r} is below the shortest answer, {int(costs.min())} tokens; raise it")
+            raise UnmetBudget(
+                f"budget {self.asked!r} is below the shortest answer, {int(costs.min())} tokens; raise it"
+            )
         return chosen
 
 

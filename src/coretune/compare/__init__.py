@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coretune import run_folder
+from coretune.compare.ahead import refusal, unmet_budgets
 from coretune.compare.arms import RANDOM
 from coretune.compare.forecast import announce_bill, forecast
 from coretune.compare.ground import Ground, lay
 from coretune.compare.plan import Plan, read_plan
+from coretune.compare.rates import settle, tried_rates
 from coretune.compare.results import collect, write_files
 from coretune.compare.running import Course, Done
 from coretune.compare.verdict import announce, best_methods, judge
-from coretune.errors import FolderError
+from coretune.errors import FolderError, UnmetBudget
 from coretune.run_facts import pool_facts, versions
 from coretune.store.digests import digest, words
 
@@ -54,14 +56,16 @@ def compare(
     *,
     engine: Callable[..., Iterable[Any]] | None = None,
     overwrite: bool = False,
+    leave_out_unmet: bool = False,
 ) -> Finished:
     """Carry a comparison out into a folder that grows: what is done is not done again, whatever happens.
 
     `engine` maps whole runs over workers; none runs them here, one after the other. A folder with another comparison
     is refused, but one to which methods, budgets, seeds or tasks are added goes on; what was declared as primary
     cannot be changed. Arms that cannot be run are named in the verdict's `failed`, and the folder is then not complete:
-    the same call tries them again. Raises `FolderError` for another comparison's folder, and what reading and tuning
-    raise.
+    the same call tries them again. Raises `UnmetBudget`, before anything is tuned, for an arm that cannot meet one of
+    the budgets, unless such arms are to be left out; `FolderError` for another comparison's folder, and what reading
+    and tuning raise.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     before = _before(plan, out, overwrite)
@@ -70,18 +74,22 @@ def compare(
     tables = _tables(plan, ground) | {"history": before}
     tables["run"]["started"] = started.isoformat(timespec="seconds")
     _write_plan(out, tables)
-    predicted = forecast(ground, lab).words(ground)
+    lines = forecast(ground, lab)
+    predicted = lines.words(ground)
     log.info("%s", announce_bill(predicted, len(ground.runs)))
     _write_plan(out, tables := tables | {"predicted": predicted})
     course = Course(ground, out, lab, engine)
-    trials = course.settle()
+    unmet = unmet_budgets(course, lines)
+    if unmet and not leave_out_unmet:
+        raise UnmetBudget(refusal(unmet))
+    trials = settle(course)
     baselines = course.baselines()
     for line in announce(ground, baselines):
         log.info("%s", line)
     done = [*baselines, *course.others()]
     verdict = judge(ground, done, trials, course.failed, predicted)
     if plan.sensitivity:
-        verdict["sensitivity"] = course.tried_rates([RANDOM, *best_methods(verdict)])
+        verdict["sensitivity"] = tried_rates(course, [RANDOM, *best_methods(verdict)])
     _write(out, ground, done, verdict, lab)
     tables["run"]["seconds"] = round(time.perf_counter() - clock, 3)
     tables["run"]["complete"] = not course.failed

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coretune.compare.arms import FULL, LENGTH_MATCHED, RANDOM, UNTUNED, Run, as_long_as, own_loop
+from coretune.compare.arms import LENGTH_MATCHED, RANDOM, UNTUNED, Run, as_long_as, own_loop
 from coretune.compare.choosing import Chosen, Own, choose, identity, read_chosen, seed_of, write_chosen
 from coretune.compare.equal_compute import LEAST, drawn_as_long, times_longer
-from coretune.compare.ground import WHOLE, Asked, Ground
+from coretune.compare.ground import Asked, Ground
 from coretune.compare.working import ITEMS, READING, TUNED, Job, attempt, carry_out
 from coretune.errors import CoretuneError
 from coretune.features.lora_gradient import AdapterAt
@@ -91,48 +91,6 @@ class Course:
         longer = [long for each in done if (long := self._as_long(each)) is not None]
         return [*done, *self._read([*own, *longer], self.ground.tasks)]
 
-    def settle(self) -> list[dict[str, Any]]:
-        """Try the plan's learning rates and lengths on random at each budget, and on the full pool; take dev's best.
-
-        Returns a line a trial: budget, learning_rate, epochs, loss on dev, and whether it was taken.
-        """
-        plan, arms = self.ground.plan, {arm.name: arm for arm in self.ground.arms}
-        budgets = [*plan.budgets, *([WHOLE] if FULL in arms else [])]
-        lengths = plan.lengths or (self.ground.tuning.epochs,)
-        tried = [Setting(rate, epochs) for epochs in lengths for rate in plan.learning_rates]
-        self.settings = dict.fromkeys(budgets, tried[0])
-        lines: list[dict[str, Any]] = []
-        for budget in budgets if len(tried) > 1 else ():
-            assert self.ground.dev is not None
-            run = Run(arms[FULL] if budget == WHOLE else arms[RANDOM], budget, 0)
-            done = self.carried_out([run] * len(tried), tried, [self.ground.dev])
-            losses = [_mean(each, self.ground.dev) for each in done]
-            best = self.settings[budget] = tried[int(np.argmin(losses))]
-            for each, loss in zip(tried, losses, strict=True):
-                lines.append({"budget": budget, **asdict(each), "dev_loss": loss, "taken": each == best})
-            for name, all_of in (("learning rate", plan.learning_rates), ("length", plan.lengths)):
-                value = best.learning_rate if name == "learning rate" else best.epochs
-                if len(all_of) > 2 and value in (min(all_of), max(all_of)):
-                    log.warning("at %s the best %s, %g, is at an end of those tried", budget, name, value)
-        return lines
-
-    def tried_rates(self, arms: Sequence[str], factors: Sequence[float] = (0.5, 1.0, 2.0)) -> list[dict[str, Any]]:
-        """The primary task at other learning rates, for these arms at the primary budget: one run of each.
-
-        Returns a line a run: arm, learning_rate, value, and whether it is the rate of the comparison.
-        """
-        task, budget = self.ground.primary
-        known = {arm.name: arm for arm in self.ground.arms}
-        lines = []
-        for name in arms:
-            own = self.settings[budget]
-            tried = [replace(own, learning_rate=own.learning_rate * factor) for factor in factors]
-            done = self.carried_out([Run(known[name], budget, 0)] * len(tried), tried, [task])
-            for each, setting in zip(done, tried, strict=True):
-                said = {"learning_rate": setting.learning_rate, "taken": setting == own}
-                lines.append({"arm": name, "value": _mean(each, task), **said})
-        return lines
-
     def carried_out(
         self, runs: Sequence[Run], settings: Sequence[Setting] | None = None, tasks: Sequence[Asked] | None = None
     ) -> list[Done]:
@@ -166,13 +124,19 @@ class Course:
 
     def chosen(self, run: Run) -> tuple[Path, Chosen | None] | None:
         """The folder of a run with its choice, made now if it is not there; None where that failed."""
+        if run.arm.name in self.failed and run not in self._chosen:
+            return None
+        try:
+            return self.choice(run)
+        except (CoretuneError, ValueError) as error:
+            self._fail(run, str(error))
+            return None
+
+    def choice(self, run: Run) -> tuple[Path, Chosen | None]:
+        """The folder of a run with its choice, made now if it is not there. Raises what choosing raises."""
         if run in self._chosen:
             return self._chosen[run]
-        if run.arm.name in self.failed:
-            return None
         others = self._matched_to(run)
-        if others is None:
-            return None
         epochs = self._setting(run).epochs
         ident = identity(self.ground, run, epochs, [folder.name for folder, _ in others])
         name = PLAIN.sub("-", f"{run.arm.name}-{run.budget}-{run.seed}".replace("--", "-"))
@@ -181,11 +145,7 @@ class Course:
         if run.arm.method != UNTUNED:
             found = read_chosen(folder / "chosen")
             if found is None or _own_is_lost(found, folder):
-                try:
-                    found = self._choose(run, folder, epochs, [each for _, each in others if each is not None])
-                except (CoretuneError, ValueError) as error:
-                    self._fail(run, str(error))
-                    return None
+                found = self._choose(run, folder, epochs, [each for _, each in others if each is not None])
         self._chosen[run] = folder, found
         return folder, found
 
@@ -195,16 +155,15 @@ class Course:
         write_chosen(folder / "chosen", found, lab.stages)
         return found
 
-    def _matched_to(self, run: Run) -> list[tuple[Path, Chosen | None]] | None:
-        """The choices of the methods that a length-matched draw is matched to; None where there is none."""
+    def _matched_to(self, run: Run) -> list[tuple[Path, Chosen | None]]:
+        """The choices of the methods that a length-matched draw is matched to. Raises `ValueError` for none."""
         if run.arm.method != LENGTH_MATCHED:
             return []
         methods = [arm for arm in self.ground.arms if arm.kind == "method"]
         found = [self.chosen(Run(arm, run.budget, run.seed)) for arm in methods]
         known = [each for each in found if each is not None]
         if not known:
-            self.failed[run.arm.name] = "there is no method whose answer lengths could be matched"
-            return None
+            raise ValueError("there is no method whose answer lengths could be matched")
         return known
 
     def _setting(self, run: Run) -> Setting:
@@ -271,11 +230,6 @@ def _own_is_lost(chosen: Chosen, folder: Path) -> bool:
     """Whether a method's own model is no longer in the store, and was not yet read."""
     own = chosen.own
     return own is not None and not Path(own.path).is_dir() and not (folder / _own_folder(own)).is_dir()
-
-
-def _mean(done: Done, task: Asked) -> float:
-    """The mean of a task's own metric."""
-    return float(np.mean(done.scores(task)[done.said(task)["metric"]].to_numpy()))
 
 
 def _alone(pool: Pool | None) -> Pool | None:
