@@ -1,9 +1,9 @@
 """How little of a task matches all of it: the smallest matching subset of a comparison's arm, with its interval.
 
-    python examples/ltd_curve.py ltd --arm specialist
+    python examples/ltd_curve.py ltd --arm specialist --task-rows 342
 
-The arm's largest budget stands for all of the task. Sizes are rows; shares are given of the task's rows and of the
-whole pool (LTD's "0.5%" is the latter).
+The arm's largest budget stands for all of the task. Sizes are rows; shares are given of the task's rows (or of the
+largest size, without --task-rows) and of the whole pool (LTD's "0.5%" is the latter).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arm", default="specialist")
+    parser.add_argument("--task-rows", type=int, help="rows of the task that may be chosen")
     asked = parser.parse_args()
     verdict = json.loads((asked.folder / "verdict.json").read_text())
     primary = verdict["primary"]
@@ -46,10 +47,11 @@ def main() -> None:
     )
     may_be_chosen = pc.field("excluded_by").is_null() & (pc.field("part") == "train")
     whole = len(pq.read_table(asked.folder / "pool.parquet").filter(may_be_chosen))
+    task = asked.task_rows or max(sizes)
     print("| rows | of the task | of the pool | mean | runs |\n|---|---|---|---|---|")
     for size, values in sizes.items():
         said = ", ".join(f"{run.mean():.4f}" for run in values)
-        print(f"| {size:,.0f} | {size / max(sizes):.1%} | {size / whole:.1%} | {values.mean():.4f} | {said} |")
+        print(f"| {size:,.0f} | {size / task:.1%} | {size / whole:.1%} | {values.mean():.4f} | {said} |")
     print(f"\nsmallest matching size within {found.margin:g}: {found.size:,.0f} rows [{found.low}, {found.high}]")
     print("identified" if found.identified else f"not identified: {'; '.join(found.reasons)}")
     print(f"certified by non-inferiority tests: {found.certified}; share of the gain: {found.recovery}")
