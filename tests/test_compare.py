@@ -22,6 +22,7 @@ from coretune.compare.equal_compute import times_longer
 from coretune.compare.forecast import Line
 from coretune.compare.ground import lay
 from coretune.compare.results import Scores
+from coretune.compare.running import Course
 from coretune.compare.sizes import _at_equal_compute, full_estimate
 from coretune.compare.wording import sentence_of, unequal_of
 from coretune.errors import CoretuneError, FolderError, UnmetBudget
@@ -473,6 +474,42 @@ def test_the_model_from_inside_a_loop_is_an_arm_of_its_own(tmp_path: Path, pool_
     shutil.rmtree(tmp_path / "store" / "tunings" / address)  # what was read need not be there any more
     again = compare(plan, tmp_path / "out", Lab(tmp_path / "store")).verdict
     assert without_times(again) == without_times(verdict) and not (tmp_path / "store" / "tunings" / address).exists()
+
+
+def test_workers_choose_for_arms_that_tune_meanwhile(
+    tmp_path: Path, pool_file: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coretune.compare import running
+    from coretune.engines.processes import processes
+
+    methods = ("tests.made_loop:Worst", "perplexity")
+    plan = plan_of(pool_file, model, methods=methods, controls=("untuned", "random", "random_length_matched"))
+    alone = compare(plan, tmp_path / "alone", Lab(tmp_path / "store-alone")).verdict
+    chose: list[str] = []
+
+    def noted(ground: Any, run: Any, *given: Any) -> Any:
+        chose.append(run.arm.name)
+        return choose(ground, run, *given)
+
+    choose = running.choose
+    monkeypatch.setattr(running, "choose", noted)
+    with processes(2) as engine:
+        verdict = compare(plan, tmp_path / "out", Lab(tmp_path / "store"), engine=engine).verdict
+        assert set(chose) == {"random", "perplexity", "random_length_matched"}
+        assert without_times(verdict) == without_times(alone)
+        monkeypatch.setattr(running, "SENT", 0)  # pools that are too large are not sent
+        compare(plan, tmp_path / "here", Lab(tmp_path / "store"), engine=engine)
+    assert "tests.made_loop:Worst" in chose
+
+
+def test_a_worker_that_cannot_choose_leaves_the_arm_out(tmp_path: Path, pool_file: str, model: str) -> None:
+    plan = plan_of(pool_file, model, methods=("tests.made_loop:Worst",), controls=("untuned", "random"))
+    course = Course(lay(plan, Lab(tmp_path / "store")), tmp_path / "out", Lab(tmp_path / "store"), map)
+    course.loops = frozenset(plan.methods)
+    wrong = dataclasses.replace(course.ground, train=course.ground.train[:3])
+    course.ground = wrong
+    assert course.carried_out([run for run in wrong.runs if run.arm.name in course.loops]) == []
+    assert list(course.failed) == ["tests.made_loop:Worst"] and course.failed["tests.made_loop:Worst"]
 
 
 def test_the_full_pool_is_estimated_where_it_was_not_tuned_on(finished: Path, pool_file: str, model: str) -> None:

@@ -20,7 +20,7 @@ from coretune.compare.arms import LENGTH_MATCHED, RANDOM, UNTUNED, Run, as_long_
 from coretune.compare.choosing import Chosen, Own, choose, identity, read_chosen, seed_of, write_chosen
 from coretune.compare.equal_compute import LEAST, drawn_as_long, times_longer
 from coretune.compare.ground import Asked, Ground
-from coretune.compare.working import ITEMS, READING, TUNED, Job, attempt, carry_out
+from coretune.compare.working import ITEMS, READING, TUNED, ChoiceJob, Job, attempt, carry_out, choose_there
 from coretune.errors import CoretuneError
 from coretune.features.lora_gradient import AdapterAt
 from coretune.lab import Lab
@@ -31,6 +31,7 @@ from coretune.tuning import Tuning
 log = logging.getLogger(__name__)
 
 Engine = Callable[..., Iterable[Any]]
+SENT = 1 << 31  # bytes of a pool that are sent to workers, at most
 PLAIN = re.compile(r"[^A-Za-z0-9_.%-]+")
 
 
@@ -69,12 +70,16 @@ class Setting:
 
 @dataclass
 class Course:
-    """A comparison under way, in the folder `out`. `settings` says how every budget is tuned."""
+    """A comparison under way, in the folder `out`. `settings` says how every budget is tuned.
+
+    `loops` names the arms that tune while they choose, which the workers of `engine` then do.
+    """
 
     ground: Ground
     out: Path
     lab: Lab
     engine: Engine | None = None
+    loops: frozenset[str] = frozenset()
     settings: dict[str, Setting] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # arms that could not be run, and why
     _chosen: dict[Run, tuple[Path, Chosen | None]] = field(default_factory=dict)
@@ -95,6 +100,7 @@ class Course:
         self, runs: Sequence[Run], settings: Sequence[Setting] | None = None, tasks: Sequence[Asked] | None = None
     ) -> list[Done]:
         """Choose, tune and read; arms that cannot be run are noted in `failed` and left out."""
+        self._have_loops_chosen(runs)
         done = []
         for number, run in enumerate(runs):
             found = self.chosen(run)
@@ -137,23 +143,41 @@ class Course:
         if run in self._chosen:
             return self._chosen[run]
         others = self._matched_to(run)
-        epochs = self._setting(run).epochs
-        ident = identity(self.ground, run, epochs, [folder.name for folder, _ in others])
-        name = PLAIN.sub("-", f"{run.arm.name}-{run.budget}-{run.seed}".replace("--", "-"))
-        folder = self.out / "runs" / f"{name}-{ident[:12]}"
+        folder = self._folder(run, others)
         found = None
         if run.arm.method != UNTUNED:
-            found = read_chosen(folder / "chosen")
-            if found is None or _own_is_lost(found, folder):
-                found = self._choose(run, folder, epochs, [each for _, each in others if each is not None])
+            found = _choice_in(folder)
+            if found is None:
+                found = self._choose(run, folder, [each for _, each in others if each is not None])
         self._chosen[run] = folder, found
         return folder, found
 
-    def _choose(self, run: Run, folder: Path, epochs: float, others: Sequence[Chosen]) -> Chosen:
+    def _folder(self, run: Run, others: Sequence[tuple[Path, Chosen | None]] = ()) -> Path:
+        """A run's folder, by all that its choice depends on."""
+        ident = identity(self.ground, run, self._setting(run).epochs, [folder.name for folder, _ in others])
+        name = PLAIN.sub("-", f"{run.arm.name}-{run.budget}-{run.seed}".replace("--", "-"))
+        return self.out / "runs" / f"{name}-{ident[:12]}"
+
+    def _choose(self, run: Run, folder: Path, others: Sequence[Chosen]) -> Chosen:
         lab = Lab(self.lab.store, map=self.lab.map, progress=self.lab.progress)
-        found = choose(self.ground, run, lab, epochs, others)
+        found = choose(self.ground, run, lab, self._setting(run).epochs, others)
         write_chosen(folder / "chosen", found, lab.stages)
         return found
+
+    def _have_loops_chosen(self, runs: Sequence[Run]) -> None:
+        """Have the engine's workers choose for arms that tune meanwhile: their runs share nothing with each other."""
+        if self.engine is None or self.ground.pool.table.nbytes > SENT:
+            return
+        looping = [run for run in dict.fromkeys(runs) if run.arm.name in self.loops and run.arm.name not in self.failed]
+        folders = [(run, self._folder(run)) for run in looping]
+        missing = [(run, folder) for run, folder in folders if run not in self._chosen and _choice_in(folder) is None]
+        light = replace(self.ground, tasks=(), dev=None, leaks={})
+        jobs = [ChoiceJob(light, run, self._setting(run).epochs, folder, self.lab.store) for run, folder in missing]
+        for count, ((run, _), why) in enumerate(zip(missing, self.engine(choose_there, jobs), strict=True), 1):
+            if why is not None:
+                self._fail(run, why)
+            if self.lab.progress is not None:
+                self.lab.progress("choices of loops", count, len(missing))
 
     def _matched_to(self, run: Run) -> list[tuple[Path, Chosen | None]]:
         """The choices of the methods that a length-matched draw is matched to. Raises `ValueError` for none."""
@@ -226,10 +250,12 @@ def _own_folder(own: Own) -> str:
     return f"own-{own.digest[:12]}"
 
 
-def _own_is_lost(chosen: Chosen, folder: Path) -> bool:
-    """Whether a method's own model is no longer in the store, and was not yet read."""
-    own = chosen.own
-    return own is not None and not Path(own.path).is_dir() and not (folder / _own_folder(own)).is_dir()
+def _choice_in(folder: Path) -> Chosen | None:
+    """The choice in a run's folder; None too where the method's own model is gone from the store before it was read."""
+    found = read_chosen(folder / "chosen")
+    own = None if found is None else found.own
+    lost = own is not None and not Path(own.path).is_dir() and not (folder / _own_folder(own)).is_dir()
+    return None if lost else found
 
 
 def _alone(pool: Pool | None) -> Pool | None:

@@ -1,4 +1,7 @@
-"""One run carried out: tuned on what was chosen, and read by every task. It runs here or in a worker process."""
+"""One run carried out: tuned on what was chosen, and read by every task. It runs here or in a worker process.
+
+Arms that tune while they choose may choose in a worker too.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coretune import run_folder
+from coretune.compare.arms import Run
+from coretune.compare.choosing import choose, write_chosen
+from coretune.compare.ground import Ground
 from coretune.errors import CoretuneError
 from coretune.evaluation import Reading, Subject, Task
 from coretune.features.lora_gradient import AdapterAt
@@ -46,6 +52,27 @@ class Job:
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return not self.missing and (self.folder / TUNED).is_file()
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceJob:
+    """A run that is to choose, for a tuning of so many epochs; its choice is written under `folder`."""
+
+    ground: Ground
+    run: Run
+    epochs: float
+    folder: Path
+    store: Path
+
+
+def choose_there(job: ChoiceJob) -> str | None:
+    """Choose, and write the choice down. Returns why it cannot be done, where it cannot."""
+    lab = Lab(job.store)
+    try:
+        write_chosen(job.folder / "chosen", choose(job.ground, job.run, lab, job.epochs), lab.stages)
+    except (CoretuneError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def carry_out(job: Job) -> str | None:
