@@ -19,7 +19,7 @@ from coretune.compare.arms import arm_of, controls_for
 from coretune.compare.bill import bill
 from coretune.compare.choosing import seed_of
 from coretune.compare.equal_compute import times_longer
-from coretune.compare.forecast import Line
+from coretune.compare.forecast import Line, announce_bill
 from coretune.compare.ground import lay
 from coretune.compare.results import Scores
 from coretune.compare.running import Course
@@ -380,6 +380,14 @@ def test_a_line_through_probes() -> None:
     assert Line.through((10, 30), (2.0, 2.0)) == Line(0.0, 0.1)  # no slope was seen: all is in proportion
     assert Line.through((10, 30), (1.0, 9.0)) == Line(0.0, 0.25)  # nothing costs less than nothing
     assert Line.through((8, 8), (2.0, 4.0)).at(16) == 6.0
+
+
+def test_the_bill_beforehand_says_how_much_runs_side_by_side() -> None:
+    steps = {"select_seconds": 100.0, "tune_seconds": 60.0, "read_seconds": 20.0, "loops_seconds": 80.0}
+    words = {"seconds": 180.0, **steps}
+    assert announce_bill(words, 9).startswith("9 runs will take about 3 min on this machine, if")
+    said = announce_bill(words, 9, at_once=4)  # 20 s of choosing are shared
+    assert said.startswith("9 runs will take about 60 s on this machine, 4 at once, if") and "100 s choosing" in said
 
 
 def test_break_even(finished: Path, pool_file: str, model: str) -> None:

@@ -76,7 +76,7 @@ def compare(
     _write_plan(out, tables)
     lines = forecast(ground, lab)
     predicted = lines.words(ground)
-    log.info("%s", announce_bill(predicted, len(ground.runs)))
+    log.info("%s", announce_bill(predicted, len(ground.runs), getattr(engine, "at_once", 1)))
     _write_plan(out, tables := tables | {"predicted": predicted})
     course = Course(ground, out, lab, engine, lines.loops)
     unmet = unmet_budgets(course, lines)

@@ -76,15 +76,17 @@ class Forecast:
         """The bill of a whole comparison, as `verdict.json` has it. What runs share is counted once, for choosing."""
         lines = [{"arm": run.arm.name, "budget": run.budget, **self.of(ground, run)} for run in ground.runs]
         shared = {line["arm"]: line["select"] for line in lines if line["arm"] not in self.loops}
+        loops = sum(line["select"] for line in lines if line["arm"] in self.loops)
         steps = {
-            "select": sum(shared.values()) + sum(line["select"] for line in lines if line["arm"] in self.loops),
+            "select": sum(shared.values()) + loops,
             "tune": sum(line["tune"] for line in lines),
             "read": sum(line["read"] for line in lines),
         }
         keys = dict.fromkeys((line["arm"], line["budget"]) for line in lines)
         first = [next(each for each in lines if (each["arm"], each["budget"]) == key) for key in keys]
         stages = [{f"{k}_seconds" if k in steps else k: v for k, v in each.items()} for each in first]
-        return {"seconds": sum(steps.values()), **{f"{k}_seconds": v for k, v in steps.items()}, "stages": stages}
+        said = {"seconds": sum(steps.values()), **{f"{k}_seconds": v for k, v in steps.items()}}
+        return said | {"loops_seconds": loops, "stages": stages}
 
 
 def forecast(ground: Ground, lab: Lab) -> Forecast:
@@ -121,11 +123,14 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
     )
 
 
-def announce_bill(words: Mapping[str, Any], runs: int) -> str:
-    """The predicted bill in a sentence."""
+def announce_bill(words: Mapping[str, Any], runs: int, at_once: int = 1) -> str:
+    """The predicted bill in a sentence; `at_once` runs are tuned and read, and loops choose, side by side."""
     parts = (("select", "choosing"), ("tune", "tuning"), ("read", "reading"))
     said = ", ".join(f"{_time(words[f'{step}_seconds'])} {name}" for step, name in parts)
-    return f"{runs} runs will take about {_time(words['seconds'])} on this machine if nothing is stored: {said}"
+    apart = words["tune_seconds"] + words["read_seconds"] + words["loops_seconds"]
+    elapsed = words["seconds"] - apart + apart / at_once
+    aside = f", {at_once} at once" if at_once > 1 else ""
+    return f"{runs} runs will take about {_time(elapsed)} on this machine{aside}, if nothing is stored: {said} in all"
 
 
 def _time(seconds: float) -> str:

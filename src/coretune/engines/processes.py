@@ -46,6 +46,11 @@ class Processes:
         for worker in self._all:
             self._idle.put(worker)
 
+    @property
+    def at_once(self) -> int:
+        """By how much work is done faster than by one worker with all of it: as GPUs are in use; 1 on a shared CPU."""
+        return max(1, min(self.workers, len(gpus())))
+
     def __call__(self, fn: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
         """`fn` of each item, or of items side by side, results in order; lazy, with a few items ahead.
 
