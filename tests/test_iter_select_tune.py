@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coretune.errors import ModelError
 from coretune.features import Measured
 from coretune.features.embedding import Embedding
 from coretune.features.generation import Generation
@@ -306,6 +307,15 @@ def test_a_miss_leaves_its_row_in_the_pool(server: FaultyServer, tmp_path: Path,
     outcome, _ = go(method_of(model, judge_of(server, tmp_path)), tmp_path, budget="100%")
     assert outcome.rounds[-1].notes["labels"]["misses"] and outcome.pool.candidates.all()
     assert outcome.rounds[-1].notes["auc"] > 0.8
+
+
+def test_a_judge_without_any_verdict_is_given_up_after_the_validation_set(
+    server: FaultyServer, tmp_path: Path, model: str
+) -> None:
+    server.says = lambda payload: "I cannot say."
+    with pytest.raises(ModelError, match=r"no verdict of .* on any of 24 rows \(48 requests\)"):
+        go(method_of(model, judge_of(server, tmp_path)), tmp_path)
+    assert len(server.payloads) == 48
 
 
 def test_odd_numbers_are_refused_before_anything_is_spent(server: FaultyServer, tmp_path: Path, model: str) -> None:

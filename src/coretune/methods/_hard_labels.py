@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coretune.answered import to_last_answer
+from coretune.errors import ModelError
 from coretune.features.generation import Generation
 from coretune.features.preference import Preference, beside
 from coretune.pool import Pool
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from coretune.lab import Lab
 
 log = logging.getLogger(__name__)
+
+ENOUGH = 10  # rows without a single verdict after which a judge is given up
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,16 @@ def hard_labels(
     told = lab.features(preference, _beyond_choice(pairs))
     values[[place for place, _ in said]] = told.array()
     return Labelled(rows, values, int(told.numbers["requests"][pairs.duplicate_of < 0].sum()))
+
+
+def refuse_silence(asked: Labelled, judge: str) -> None:
+    """Raise `ModelError` where a judge has said nothing usable of any of `ENOUGH` rows or more."""
+    if len(asked.rows) >= ENOUGH and not asked.known.any():
+        raise ModelError(
+            f"there is no verdict of {judge} on any of {len(asked.rows)} rows ({asked.requests} requests): its replies "
+            "are not `a`, `b` or `tie`, so nothing can be learned from them. Take another judge, or have the server "
+            "hold it to these words (judge.extra takes further fields of a request, as llama.cpp's `grammar`)"
+        )
 
 
 def how_it_does(

@@ -43,7 +43,7 @@ from coretune.features.generation import Generation
 from coretune.features.length import Length
 from coretune.features.preference import Preference
 from coretune.judge import Judge
-from coretune.methods._hard_labels import Labelled, hard_labels, how_it_does
+from coretune.methods._hard_labels import Labelled, hard_labels, how_it_does, refuse_silence
 from coretune.methods._judging import in_store
 from coretune.partitions import Partition, equal, kmeans, within
 from coretune.pickers import uniform
@@ -94,7 +94,10 @@ class IterSelectTune:
     """Let code that comes with the encoder run."""
 
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
-        """A round for every batch of labels: what the classifier of the round would choose."""
+        """A round for every batch of labels: what the classifier of the round would choose.
+
+        Raises `ModelError` where the judge has no verdict on any row.
+        """
         self._refuse_odd()
         n, batch = len(pool), max(1, min(self.rows_a_round, len(pool) // 20))
         cluster_rng, validation_rng, diverse_rng, tie_rng, fill_rng = rng.spawn(5)
@@ -107,6 +110,7 @@ class IterSelectTune:
         most = min(len(diverse), self.iterations * batch) + len(validation)
         log.warning("up to %d rows to answer, and %d requests to %s", most, 2 * most, self.judge.model)
         held, labelled = self._labels(pool, validation, lab), Labelled.none()
+        refuse_silence(held, self.judge.model)
         shuffled, q = tie_rng.permutation(n), np.zeros(n, np.float32)
 
         def choose(k: int, _: np.random.Generator) -> Selection:
@@ -118,6 +122,7 @@ class IterSelectTune:
             waiting = shuffled[np.isin(shuffled, rest)]
             asked = _best(q, waiting, min(batch, len(rest))) if turn else rest[:batch]
             labelled = labelled.and_then(self._labels(pool, asked, lab))
+            refuse_silence(held.and_then(labelled), self.judge.model)
             with lab.stage("fit classifier"):
                 p = labelled.probability_of_hard(x, self.ridge)
                 similarity = nearness(x, x[labelled.rows[labelled.hard]])
