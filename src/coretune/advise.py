@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ADVICE = "advice.json"
 SIZES = (16_000, 8_000, 4_000, 2_000, 1_000, 600, 300)  # rows of the larger pilot, tried from the largest
-SMALLER = 3  # the smaller pilot has a third of the rows
+SMALLER, SMALLEST = 3, 100  # the smaller pilot has a third of the rows, but so many at least
 SEEDS = (5, 3, 2)
 PILOTS, FRESH = 0.6, 0.3  # of the hours, for choosing and for estimating
 DEAR = 0.25  # of the hours that choosing by one method alone may take
@@ -65,9 +65,10 @@ def advise(
     ground = lay(probed, lab)
     lines = forecast(ground, lab)
     afford = affordable(ground, lines, rows, hours * 3600)
+    smaller = max(SMALLEST, afford.rows // SMALLER)
     log.info(
         "pilots on %s and %s rows with %d seeds of %s: about %s",
-        f"{afford.rows // SMALLER:,}",
+        f"{smaller:,}",
         f"{afford.rows:,}",
         afford.seeds,
         ", ".join(afford.methods) or "random alone",
@@ -77,7 +78,7 @@ def advise(
     pilots = [
         compare(each, out / name, lab, engine=engine, leave_out_unmet=True).verdict
         for name, each in (
-            ("pilot-small", replace(first, rows=max(100, afford.rows // SMALLER))),
+            ("pilot-small", replace(first, rows=smaller)),
             ("pilot", first),
         )
     ]
@@ -125,7 +126,7 @@ def pilot_seconds(ground: Ground, lines: Forecast, names: Sequence[str], rows: i
     total = 0.0
     read = sum(line.at(lines.items[name]) for name, line in lines.read.items())
     share = rows / max(1, len(ground.pool))
-    for part in (1.0, 1 / SMALLER):
+    for part in (1.0, max(1 / SMALLER, min(1.0, SMALLEST / rows))):
         tokens = lines.tokens_a_row * len(ground.train) * share * part * ground.tuning.epochs
         total += sum(lines.select[name].at(rows * part) for name in names if name in lines.select)
         for budget in ground.plan.budgets:
