@@ -1,7 +1,8 @@
 """Answers a second: ours, with rows that join and leave, against the model's own `generate` on the same prompts.
 
     python benchmarks/generation.py [--model smollm2-135m] [--prompts 48] [--tokens 96] [--rows 32] [--alone 3]
-        [--runs 2] [--precision float32] [--threads 1] [--exact 0] [--ways ours,bare,...] [--out FILE]
+        [--runs 2] [--precision float32] [--threads 1] [--clock processor] [--exact 0]
+        [--ways ours,bare,...] [--out FILE]
 
 On the same prompts of Dolly, in the model's chat template, greedy, with the same tokens that end answers:
 
@@ -11,8 +12,9 @@ On the same prompts of Dolly, in the model's chat template, greedy, with the sam
 - alone: the model's own `generate`, one prompt at a time (`--alone` prompts, spread over all lengths).
 - ours full, bare full: one batch in which no answer ends before the last token, so that both do the same work.
 
-Rates are tokens of answers, up to the one that ends each, a processor second: prompts and all that `generate` computes
-for rows that have ended count as time. Ways take turns within a run; ratios are taken within a run.
+Rates are tokens of answers, up to the one that ends each, a second of the processor (or of the wall, which several
+threads need, on a machine where nothing else runs): prompts and all that `generate` computes for rows that have ended
+count as time. Ways take turns within a run; ratios are taken within a run.
 
 `--exact` prompts are written by ours and one at a time, and their tokens compared.
 """
@@ -114,7 +116,8 @@ def bare(writer: Writer, prompts: Sequence[list[int]], rows: int) -> list[list[i
 
 
 def rates_table(writer: Writer, prompts: Sequence[list[int]], given: argparse.Namespace) -> list[str]:
-    """Tokens a processor second of each way, and ratios."""
+    """Tokens a second of each way, and ratios."""
+    clock = {"processor": time.process_time, "wall": time.perf_counter}[given.clock]
     endless, one_batch = replace(writer, ends=frozenset(), most=min(48, writer.most)), prompts[: given.rows]
     few = sorted(prompts, key=len)[given.alone // 2 :: max(1, len(prompts) // given.alone)][: given.alone]
     ways: dict[str, Callable[[], list[list[int]]]] = {
@@ -130,9 +133,9 @@ def rates_table(writer: Writer, prompts: Sequence[list[int]], given: argparse.Na
     for run in range(given.runs):
         order = list(ways) if run % 2 == 0 else list(ways)[::-1]
         for way in order:
-            began = time.process_time()
+            began = clock()
             written = ways[way]()
-            rates[way].append(sum(map(len, written)) / (time.process_time() - began))
+            rates[way].append(sum(map(len, written)) / (clock() - began))
     lines = ["| way | tokens/s | ours by it | each run |", "|---|---:|---:|---|"]
     for way in ways:
         mine = rates["ours full" if way.endswith("full") else "ours"]
@@ -168,6 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--exact", type=int, default=0)
     parser.add_argument("--ways", help="these alone, ours among them; none is all")
     parser.add_argument("--out", type=Path)

@@ -77,8 +77,8 @@ ARROWS = {
     "rounds run_facts run_folder selection writers",
     "evaluation_runs": "evaluation features models run_facts run_folder store tuning",
     "option_text": "",
-    "compare": "evaluation features knowledge lab methods models option_text overlap partitions pickers pool readers "
-    "report rounds run_facts run_folder runs selection splits statistics store tuning",
+    "compare": "chat evaluation features knowledge lab methods models option_text overlap partitions pickers pool "
+    "readers report rounds run_facts run_folder runs selection splits statistics store tuning",
     "advise": "compare lab readers",
     "tuning_runs": "lab pool readers report run_facts run_folder tuning",
     "coretune": "",  # imports what is asked of it when it is asked

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 
 from tokenizers import pre_tokenizers
 
+from coretune import chat_template
 from coretune.chat import PLAIN, Encoded, Refused, chat_tokenizer, count_tokens, encode, tokenizer_digest
 from coretune.chat_spans import render
 from coretune.errors import ModelError
@@ -445,12 +446,13 @@ def test_tokenizers_that_cannot_serve() -> None:
         tokenizer_digest(Slow())
 
 
-def test_the_plain_template_is_used_when_asked_for_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    tokenizer = tokenizer_for("vicuna")
-    tokenizer.chat_template = PLAIN
+def test_the_plain_template_is_used_when_asked_for_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    chat_template._say_plain.cache_clear()
+    tokenizer, again = tokenizer_for("vicuna"), tokenizer_for("vicuna")
+    tokenizer.chat_template = again.chat_template = PLAIN
     told = marked(tokenizer, encode(tokenizer, MULTI))
     assert told == "<s>Name a colour.\n\n⟦Blue.</s>⟧\n\nAnother?\n\n⟦Red, I think.</s>⟧"
-    assert answers(tokenizer, *SYSTEM) == ["Blue.</s>"]
+    assert answers(tokenizer, *SYSTEM) == answers(again, *SYSTEM) == ["Blue.</s>"]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from coretune.chat import PLAIN
 from coretune.cli import main
 from coretune.compare import Plan, compare, read_plan
 from coretune.compare.arms import arm_of, controls_for
@@ -300,6 +301,18 @@ def test_controls(tmp_path: Path, pool_file: str, model: str) -> None:
     assert runs["random_every_epoch"]["steps"] == 3 and runs["random"]["steps"] == 4  # batches of 16
 
 
+def test_a_plan_names_its_template(tmp_path: Path) -> None:
+    (tmp_path / "turns.jinja").write_text("{{ messages }}")
+
+    def template(said: str) -> str | None:
+        (tmp_path / "plan.toml").write_text(f"[plan]\npool = ['p.jsonl']\nmodel = 'm'\ntemplate = {said!r}\n")
+        return read_plan(tmp_path / "plan.toml").template
+
+    assert template("plain") == PLAIN and template("turns.jinja") == template("{{ messages }}") == "{{ messages }}"
+    with pytest.raises(ValueError, match="template 'plane' is neither `plain` nor a file"):
+        template("plane")
+
+
 def test_plans_that_mean_nothing_are_refused(pool_file: str, model: str) -> None:
     for change, said in (
         ({"seeds": 1}, "give 2 or more"),
@@ -364,6 +377,15 @@ def test_controls_that_apply() -> None:
     assert "random_every_epoch" not in controls_for(False, 1.0, 3) and "random_every_epoch" in controls_for(False, 2, 3)
     assert "random_by_source" not in controls_for(False, 1.0, 1)
     assert controls_for(True, 1.0, 1)[-2:] == ("bm25", "rds")
+
+
+def test_lengths_are_matched_only_where_there_is_a_method() -> None:
+    plan = Plan(inputs=("pool.jsonl",), model="some-model")
+    assert "random_length_matched" not in [arm.name for arm in plan.arms_for(1.0, 1)]
+    with_one = dataclasses.replace(plan, methods=("perplexity",))
+    assert "random_length_matched" in [arm.name for arm in with_one.arms_for(1.0, 1)]
+    with pytest.raises(ValueError, match="random_length_matched asked, but there is no method to match"):
+        dataclasses.replace(plan, controls=("random", "random_length_matched")).arms_for(1.0, 1)
 
 
 def test_options_in_a_line_of_text() -> None:

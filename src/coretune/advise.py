@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coretune.compare import Plan, compare
-from coretune.compare.forecast import Forecast, forecast
+from coretune.compare.forecast import Forecast, duration, forecast
 from coretune.compare.ground import Ground, lay
 from coretune.readers import read_pool
 
@@ -72,7 +72,7 @@ def advise(
         f"{afford.rows:,}",
         afford.seeds,
         ", ".join(afford.methods) or "random alone",
-        f"{afford.seconds / 60:,.0f} min",
+        duration(afford.seconds),
     )
     first = replace(plan, rows=afford.rows, seeds=afford.seeds, random_seeds=None, methods=afford.methods)
     pilots = [
@@ -115,9 +115,10 @@ def affordable(ground: Ground, lines: Forecast, rows: int, seconds: float) -> Af
             least = min(least, took)
             if took <= PILOTS * seconds:
                 return Affordable(size, seeds, tuple(names), dear, took)
+    enough = math.ceil(least / PILOTS / 360) / 10
     raise ValueError(
-        f"{seconds / 3600:g} hours are too few: the smallest pilot takes about {least / 60:,.0f} min, and "
-        f"{PILOTS:.0%} of the hours are for pilots. Give --hours {least / PILOTS / 3600:.1f}, fewer methods or tasks"
+        f"{seconds / 3600:g} hours are too few: the smallest pilot takes about {duration(least)}, and "
+        f"{PILOTS:.0%} of the hours are for pilots. Give --hours {enough:g}, fewer methods or tasks"
     )
 
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from coretune.chat_spans import NOTES, Rendered, render
-from coretune.chat_template import KINDS, PLAIN, Refused, template_of
+from coretune.chat_template import KINDS, PLAIN, Refused, read_template, template_of
 from coretune.errors import ModelError
 from coretune.pool import Example, Message
 from coretune.shapes import Bool, Int32
 
 __all__ = [
     "KINDS", "NOTES", "PLAIN", "Encoded", "Refused", "TokenCounts", "chat_tokenizer", "count_tokens", "encode",
-    "tokenizer_digest",
+    "read_template", "tokenizer_digest",
 ]  # fmt: skip
 
 BATCH = 512  # conversations tokenized at once

@@ -8,7 +8,9 @@ import re
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from coretune.errors import ModelError
@@ -45,6 +47,30 @@ _DATE = (
     + "".join(f" | replace('%{field}', '{value}')" for field, value in _CLOCK.items())
     + " }}{%- endmacro %}{{ '' }}"
 )
+
+
+def read_template(asked: str, folder: Path | None = None) -> str:
+    """The chat template that is meant by `plain`, by a file (looked for in `folder` too), or by the Jinja text itself.
+
+    Raises `ValueError` for a file that cannot be read.
+    """
+    if asked == "plain":
+        return PLAIN
+    if "{" in asked:
+        return asked
+    file = Path(asked)
+    if folder is not None and (folder / file).is_file():
+        file = folder / file
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"template {asked!r} is neither `plain` nor a file that can be read: {error}") from error
+
+
+@cache
+def _say_plain() -> None:
+    """Say once in a process that the template is not the model's."""
+    log.warning("conversations are written with the plain template, as was asked, not with one of the model's")
 
 
 class Refused(ModelError):
@@ -104,7 +130,7 @@ def template_of(tokenizer: Any, tools: Sequence[Mapping[str, Any]] | None = None
     if tokenizer.chat_template is None:
         raise ModelError(
             "the tokenizer has no chat template, as those of base models do not; name the model that was tuned to "
-            "chat, or give a template: coretune.chat.PLAIN writes prompt, empty line, answer, end token"
+            "chat, or give a template: `plain` (coretune.chat.PLAIN) writes prompt, empty line, answer, end token"
         )
     try:
         written = tokenizer.get_chat_template(tools=tools)
@@ -114,7 +140,7 @@ def template_of(tokenizer: Any, tools: Sequence[Mapping[str, Any]] | None = None
     if key not in known:
         known[key] = _probed(tokenizer, written)
         if written == PLAIN:
-            log.warning("conversations are written with the plain template, as was asked, not with one of the model's")
+            _say_plain()
     return known[key]
 
 

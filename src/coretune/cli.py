@@ -20,7 +20,7 @@ from coretune.cli_rounds import ROUNDS_EXAMPLES, rounds_command
 from coretune.cli_select import SELECT_EXAMPLES, run, select_command
 from coretune.cli_tune import TUNE_EXAMPLES, tune_command
 from coretune.cli_words import Columns, Pools, Store, Template
-from coretune.command_options import parse_columns, read_template
+from coretune.command_options import parse_columns, template_text
 from coretune.errors import CoretuneError
 from coretune.terminal import say
 
@@ -114,7 +114,7 @@ def check(
 
     with terminal.Watch().shown() as watch:
         read = read_pool(*pool, columns=parse_columns(columns) or None, progress=watch)
-        report = examine(read, model=model, template=read_template(template), progress=watch)
+        report = examine(read, model=model, template=template_text(template), progress=watch)
     say(report.to_text())
 
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from coretune import terminal
 from coretune.cli_compare import method_words, words_of
 from coretune.cli_words import Columns, Embedder, Store, Target, Template, Workers
-from coretune.command_options import parse_columns, read_template
+from coretune.command_options import parse_columns, template_text
 from coretune.terminal import say
 
 ADVISE_EXAMPLES = """Examples:
@@ -63,7 +63,7 @@ def advise(  # noqa: PLR0913 - the flags of a command
     from coretune.engines.processes import gpus, processes
     from coretune.lab import Lab
 
-    asked: dict[str, Any] = {"tasks": words_of(tasks), "template": read_template(template)}
+    asked: dict[str, Any] = {"tasks": words_of(tasks), "template": template_text(template)}
     asked |= {"target": target, "columns": parse_columns(columns) or None}
     asked |= {"tuning": None if epochs is None else {"epochs": epochs}}
     plan = Plan(
@@ -87,6 +87,8 @@ def advise(  # noqa: PLR0913 - the flags of a command
 
 def _show(said: dict[str, Any], out: Path) -> None:
     """The pilots' gains, the recommendation and the plan."""
+    from coretune.compare.forecast import duration
+
     for name, lines in (("pilot", said["pilots"][-1]), ("fresh seeds", said["estimate"])):
         terminal.table(
             f"{name}: against random, above 0 is better",
@@ -109,10 +111,10 @@ def _show(said: dict[str, Any], out: Path) -> None:
     if said["recommendation"]["full"]:
         say(said["recommendation"]["full"])
     for name, seconds in said["too_dear"].items():
-        say(f"not piloted: {name}, choosing would take {seconds / 3600:.1f} h")
+        say(f"not piloted: {name}, choosing would take {duration(seconds)}")
     say(
-        f"the full run: choosing {plan['select_seconds'] / 3600:.2f} h, tuning {plan['tune_seconds'] / 3600:.2f} h "
-        f"(everything: {plan['tune_everything_seconds'] / 3600:.2f} h), {plan['disk_bytes'] / 2**30:.2f} GiB of disk, "
+        f"the full run: choosing {duration(plan['select_seconds'])}, tuning {duration(plan['tune_seconds'])} "
+        f"(everything: {duration(plan['tune_everything_seconds'])}), {plan['disk_bytes'] / 2**30:.2f} GiB of disk, "
         f"{plan['memory_bytes'] / 2**30:.1f} GiB of memory seen in the pilots"
     )
     say(f"\nreports: {out / 'pilot' / 'report.html'} and {out / 'fresh' / 'report.html'}")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from coretune import methods as known_methods
 from coretune import terminal
 from coretune.cli_words import Columns, Embedder, Overwrite, Store, Target, Template, Workers
-from coretune.command_options import parse_columns, read_template
+from coretune.command_options import parse_columns, template_text
 from coretune.errors import CoretuneError
 from coretune.terminal import say
 
@@ -96,7 +96,7 @@ def compare(  # noqa: PLR0913 - the flags of a command
         "learning_rates": None if learning_rates is None else tuple(learning_rates),
         "tuning": None if epochs is None else {"epochs": epochs},
         "columns": parse_columns(columns) or None,
-        "template": read_template(template),
+        "template": template_text(template),
         **{"primary_task": primary_task, "primary_budget": primary_budget, "margin": margin},
         **{"seeds": seeds, "random_seeds": random_seeds, "seed": seed, "sub_pool": sub_pool},
         **{"holdout": holdout, "dev": dev, "target": target, "embedder": embedder, "decontaminate": decontaminate},

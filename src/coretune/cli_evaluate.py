@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from coretune import terminal
 from coretune.cli_words import Store, Template, Workers
-from coretune.command_options import read_template
+from coretune.command_options import template_text
 from coretune.terminal import say
 
 EVALUATE_EXAMPLES = """Tasks, several with commas:
@@ -56,7 +56,7 @@ def evaluate_command(  # noqa: PLR0913 - the flags of a command
     asked = read_tasks(tasks, limit=limit)
     with terminal.Watch().shown() as watch, engine_for(workers) as engine:
         lab = Lab(store, map=engine, progress=watch)
-        subject = subject_of(model, lab, read_template(template))
+        subject = subject_of(model, lab, template_text(template))
         done = carry_out_evaluation(subject, asked, out, overwrite=overwrite)
     if not done.fresh:
         say(f"{out} holds this evaluation already, complete; nothing was done")

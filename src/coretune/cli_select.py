@@ -25,7 +25,7 @@ from coretune.cli_words import (
     Template,
     Workers,
 )  # fmt: skip
-from coretune.command_options import asked_method, flag_of, options_class, options_of, parse_columns, read_template
+from coretune.command_options import asked_method, flag_of, options_class, options_of, parse_columns, template_text
 from coretune.runs import Request, carry_out
 from coretune.terminal import say
 
@@ -70,7 +70,7 @@ def select_command(tokens: Sequence[str]) -> Callable[..., None]:
         options: Any = None,
     ) -> None:
         """Choose the part of a pool that a method finds worth tuning on, within a budget, and say why."""
-        template = read_template(template)
+        template = template_text(template)
         given = {
             "model": model,
             "select-model": select_model,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from coretune import terminal
 from coretune.cli_words import Columns, Store, Template
-from coretune.command_options import parse_columns, read_template, tuning_class, tuning_options
+from coretune.command_options import parse_columns, template_text, tuning_class, tuning_options
 from coretune.terminal import say
 
 TUNE_EXAMPLES = """Examples:
@@ -64,7 +64,7 @@ def tune_command(*, asked: bool = True) -> Callable[..., None]:
             model=model,
             options=tuning_options(options or tuning_class()()),
             seed=seed,
-            template=read_template(template),
+            template=template_text(template),
             columns=parse_columns(columns),
             weights=weights,
         )

@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -123,15 +122,10 @@ def parse_columns(pairs: Sequence[str] | None) -> dict[str, str]:
     return columns
 
 
-def read_template(asked: str | None) -> str | None:
-    """The chat template that `--template` names: `plain`, or a file's text. Raises `ValueError` for no such file."""
+def template_text(asked: str | None) -> str | None:
+    """The chat template that `--template` names, if any. Raises `ValueError` for a file that cannot be read."""
     if asked is None:
         return None
-    if asked == "plain":
-        from coretune.chat import PLAIN
+    from coretune.chat import read_template
 
-        return PLAIN
-    try:
-        return Path(asked).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"template {asked!r} is neither `plain` nor a file that can be read: {error}") from error
+    return read_template(asked)

@@ -126,14 +126,15 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
 def announce_bill(words: Mapping[str, Any], runs: int, at_once: int = 1) -> str:
     """The predicted bill in a sentence; `at_once` runs are tuned and read, and loops choose, side by side."""
     parts = (("select", "choosing"), ("tune", "tuning"), ("read", "reading"))
-    said = ", ".join(f"{_time(words[f'{step}_seconds'])} {name}" for step, name in parts)
+    said = ", ".join(f"{duration(words[f'{step}_seconds'])} {name}" for step, name in parts)
     apart = words["tune_seconds"] + words["read_seconds"] + words["loops_seconds"]
     elapsed = words["seconds"] - apart + apart / at_once
-    aside = f", {at_once} at once" if at_once > 1 else ""
-    return f"{runs} runs will take about {_time(elapsed)} on this machine{aside}, if nothing is stored: {said} in all"
+    where = "on this machine" + (f", {at_once} at once" if at_once > 1 else "")
+    return f"{runs} runs will take about {duration(elapsed)} {where}, if nothing is stored: {said} in all"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """So long, no finer than a forecast can be: `43 s`, `12 min`, `3.2 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

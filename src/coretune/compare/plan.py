@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coretune.compare.arms import CONTROLS, RANDOM, Arm, arm_of, controls_for
+from coretune.chat import read_template
+from coretune.compare.arms import CONTROLS, LENGTH_MATCHED, RANDOM, Arm, arm_of, controls_for
 from coretune.errors import nearest
 from coretune.models import Precision
 from coretune.selection import Budget
@@ -63,7 +64,7 @@ class Plan:
     embedder: str | None = None
     """The encoder of methods that embed."""
     template: str | None = None
-    """Jinja text in place of the model's own chat template."""
+    """Jinja text in place of the model's own chat template; a plan's file may say `plain`, or name a file with it."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Which columns of the pool hold what."""
     learning_rates: tuple[float, ...] = (2e-4,)
@@ -141,7 +142,7 @@ class Plan:
         """Every arm: controls first, then methods, then those with names of their own.
 
         Which controls apply depends on the epochs of the tuning and the sources of the pool. Raises `ValueError` for
-        unknown methods and options, for what they lack, and for two arms of one name.
+        unknown methods and options, for what they lack, for two arms of one name, and for a control of nothing.
         """
         given = {"model": self.model, "embedder": self.embedder, "target": self.target, "template": self.template}
         wanted = self.controls
@@ -149,9 +150,13 @@ class Plan:
             longest = 1.0 if self.steps else max(self.lengths, default=epochs)
             wanted = controls_for(self.target is not None, longest, sources)
         wanted = wanted if RANDOM in wanted else (RANDOM, *wanted)
-        controls = [arm_of(name, given, control=True) for name in wanted]
         asked = [arm_of(text, given) for text in self.methods if text not in wanted]
         asked += [Arm.of(name, **{**each, "given": given}) for name, each in self.arms.items()]
+        if LENGTH_MATCHED in wanted and not any(arm.kind == "method" for arm in asked):
+            if self.controls is not None:
+                raise ValueError(f"control {LENGTH_MATCHED} asked, but there is no method to match; leave it out")
+            wanted = tuple(name for name in wanted if name != LENGTH_MATCHED)
+        controls = [arm_of(name, given, control=True) for name in wanted]
         names = [arm.name for arm in (*controls, *asked)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -211,6 +216,8 @@ def _with_files(path: Path, made: dict[str, Any]) -> dict[str, Any]:
     for many, one in (("tasks", "primary_task"), ("budgets", "primary_budget")):
         if many not in made and one in made:
             made[many] = (made[one],)
+    if made.get("template") is not None:
+        made["template"] = read_template(made["template"], path.parent)
     for name in ("holdout", "dev", "margin"):
         if name in made:
             made[name] = str(made[name])
