@@ -79,7 +79,7 @@ ARROWS = {
     "option_text": "",
     "compare": "chat evaluation features knowledge lab methods models option_text overlap partitions pickers pool "
     "readers report rounds run_facts run_folder runs selection splits statistics store tuning",
-    "advise": "compare lab readers",
+    "advise": "compare lab readers splits",
     "tuning_runs": "lab pool readers report run_facts run_folder tuning",
     "coretune": "",  # imports what is asked of it when it is asked
     "terminal": "rounds",

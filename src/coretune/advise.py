@@ -14,10 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from coretune.compare import Plan, compare
-from coretune.compare.forecast import Forecast, duration, forecast
+from coretune.compare.forecast import Forecast, duration, elapsed, forecast
 from coretune.compare.ground import Ground, lay
+from coretune.compare.plan import HELD_OUT
 from coretune.readers import read_pool
+from coretune.splits import share_or_count
 
 if TYPE_CHECKING:
     from coretune.lab import Lab
@@ -28,7 +32,7 @@ ADVICE = "advice.json"
 SIZES = (16_000, 8_000, 4_000, 2_000, 1_000, 600, 300)  # rows of the larger pilot, tried from the largest
 SMALLER, SMALLEST = 3, 100  # the smaller pilot has a third of the rows, but so many at least
 SEEDS = (5, 3, 2)
-PILOTS, FRESH = 0.6, 0.3  # of the hours, for choosing and for estimating
+SPENT = 0.9  # of the hours, on pilots and on the fresh comparison; the rest is for probes, and for mistakes of theirs
 DEAR = 0.25  # of the hours that choosing by one method alone may take
 FAR = 10  # how many times larger a pool may be before the pilot says nothing of it
 
@@ -64,10 +68,10 @@ def advise(
     probed = replace(plan, rows=None if size == rows else size)
     ground = lay(probed, lab)
     lines = forecast(ground, lab)
-    afford = affordable(ground, lines, rows, hours * 3600)
-    smaller = max(SMALLEST, afford.rows // SMALLER)
+    afford = affordable(ground, lines, rows, hours * 3600, getattr(engine, "at_once", 1))
+    smaller = fewer_rows(afford.rows)
     log.info(
-        "pilots on %s and %s rows with %d seeds of %s: about %s",
+        "pilots on %s and %s rows with %d seeds of %s, and fresh seeds of the best: about %s",
         f"{smaller:,}",
         f"{afford.rows:,}",
         afford.seeds,
@@ -99,8 +103,16 @@ def advise(
     return said
 
 
-def affordable(ground: Ground, lines: Forecast, rows: int, seconds: float) -> Affordable:
-    """The largest pilots with the most seeds that fit, by the forecast. Raises `ValueError` where none does."""
+def fewer_rows(rows: int) -> int:
+    """Rows of the smaller pilot."""
+    return max(SMALLEST, rows // SMALLER)
+
+
+def affordable(ground: Ground, lines: Forecast, rows: int, seconds: float, at_once: int = 1) -> Affordable:
+    """The largest pilots with the most seeds that fit, with the fresh comparison after them, by the forecast.
+
+    `at_once` runs go side by side. Raises `ValueError` where none fits.
+    """
     names = [arm.name for arm in ground.arms if arm.kind in ("method", "targeted")]
     dear = {
         name: line.at(min(rows, SIZES[0]))
@@ -111,32 +123,45 @@ def affordable(ground: Ground, lines: Forecast, rows: int, seconds: float) -> Af
     least = math.inf
     for size in (each for each in (min(rows, SIZES[0]), *SIZES) if each <= rows):
         for seeds in SEEDS:
-            took = pilot_seconds(ground, lines, names, size, seeds)
+            try:
+                took = advice_seconds(ground, lines, names, size, seeds, at_once)
+            except ValueError as error:  # so few rows hold less than a budget
+                if not math.isfinite(least):
+                    raise ValueError(f"a pilot on {size:,} rows: {error}") from error
+                break
             least = min(least, took)
-            if took <= PILOTS * seconds:
+            if took <= SPENT * seconds:
                 return Affordable(size, seeds, tuple(names), dear, took)
-    enough = math.ceil(least / PILOTS / 360) / 10
+    enough = math.ceil(least / SPENT / 360) / 10
     raise ValueError(
-        f"{seconds / 3600:g} hours are too few: the smallest pilot takes about {duration(least)}, and "
-        f"{PILOTS:.0%} of the hours are for pilots. Give --hours {enough:g}, fewer methods or tasks"
+        f"{seconds / 3600:g} hours are too few: the smallest pilots and the fresh comparison take about "
+        f"{duration(least)}, and {SPENT:.0%} of the hours are for them. Give --hours {enough:g}, fewer methods or tasks"
     )
 
 
-def pilot_seconds(ground: Ground, lines: Forecast, names: Sequence[str], rows: int, seeds: int) -> float:
-    """What pilots of these methods take at `rows` rows and at a third of them."""
-    total = 0.0
-    read = sum(line.at(lines.items[name]) for name, line in lines.read.items())
+def advice_seconds(
+    ground: Ground, lines: Forecast, names: Sequence[str], rows: int, seeds: int, at_once: int = 1
+) -> float:
+    """What both pilots take, the larger one of so many rows, and the fresh comparison of their dearest method."""
+    sizes = (fewer_rows(rows), rows)
+    pilots = sum(pilot_seconds(ground, lines, names, size, seeds, at_once) for size in sizes)
+    fresh = max((pilot_seconds(ground, lines, [name], rows, seeds, at_once) for name in names), default=0.0)
+    return pilots + (fresh or pilot_seconds(ground, lines, (), rows, seeds, at_once))
+
+
+def pilot_seconds(
+    ground: Ground, lines: Forecast, names: Sequence[str], rows: int, seeds: int, at_once: int = 1
+) -> float:
+    """What a comparison of these methods and all controls takes on so many rows of the pool, from start to end."""
     share = rows / max(1, len(ground.pool))
-    for part in (1.0, max(1 / SMALLER, min(1.0, SMALLEST / rows))):
-        tokens = lines.tokens_a_row * len(ground.train) * share * part * ground.tuning.epochs
-        total += sum(lines.select[name].at(rows * part) for name in names if name in lines.select)
-        for budget in ground.plan.budgets:
-            amount = ground.amount(budget)
-            there = ground.tokens[ground.train].sum() if amount.in_tokens else len(ground.train)
-            run = lines.tune.at(tokens * int(amount.amount or 0) / there) + read
-            total += (seeds * len(names) + 2 * seeds) * run
-        total += seeds * (lines.tune.at(tokens) + read)  # the full pool
-    return total
+    train = ground.train[np.linspace(0, len(ground.train) - 1, max(1, round(share * len(ground.train)))).astype(int)]
+    arms = tuple(arm for arm in ground.arms if arm.kind == "control" or arm.name in names)
+    plan = replace(ground.plan, seeds=seeds, random_seeds=None)
+    grows = isinstance(share_or_count(ground.plan.holdout), float)
+    held = {task.name for task in ground.tasks if grows and task.text == HELD_OUT}
+    items = {name: round(count * share) if name in held else count for name, count in lines.items.items()}
+    there = replace(lines, rows=round(lines.rows * share), items=items)
+    return elapsed(there.words(replace(ground, plan=plan, train=train, arms=arms)), at_once)
 
 
 def best_of(verdict: Mapping[str, Any]) -> str | None:

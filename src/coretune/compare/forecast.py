@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ FEWEST = 4  # rows that they choose of these, at least
 ITEMS = (8, 24)
 BATCHES = (1, 3)  # optimizer steps of a probe of the tuning
 FREE = (RANDOM, "random_by_source", EVERY_EPOCH, LENGTH_MATCHED, FULL, UNTUNED)  # choose in no time
+Tunes = Literal["never", "before", "meanwhile"]  # when a method tunes a model of its own, seen from what it chooses
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Forecast:
     row_bytes: Mapping[str, float]  # that each method's features take in the store
     memory_bytes: int  # at most, of this process and its workers, in all probes
     loops: frozenset[str] = frozenset()  # arms that tune while they choose: no run shares that with another
+    warmed: frozenset[str] = frozenset()  # arms that tune before they choose: all budgets of a seed share it
 
     def of(self, ground: Ground, run: Run) -> dict[str, Any]:
         """Seconds of a run alone, step by step."""
@@ -75,8 +77,12 @@ class Forecast:
     def words(self, ground: Ground) -> dict[str, Any]:
         """The bill of a whole comparison, as `verdict.json` has it. What runs share is counted once, for choosing."""
         lines = [{"arm": run.arm.name, "budget": run.budget, **self.of(ground, run)} for run in ground.runs]
-        shared = {line["arm"]: line["select"] for line in lines if line["arm"] not in self.loops}
         loops = sum(line["select"] for line in lines if line["arm"] in self.loops)
+        shared = {
+            (run.arm.name, run.seed if run.arm.name in self.warmed else 0): line["select"]
+            for run, line in zip(ground.runs, lines, strict=True)
+            if run.arm.name not in self.loops
+        }
         steps = {
             "select": sum(shared.values()) + loops,
             "tune": sum(line["tune"] for line in lines),
@@ -114,7 +120,8 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
         tune=Line.through(tokens, [each["seconds"] for each in spent]),
         read=read,
         select={name: line for name, (line, _, _) in select.items()},
-        loops=frozenset(name for name, (_, _, loops) in select.items() if loops),
+        loops=frozenset(name for name, (_, _, tunes) in select.items() if tunes == "meanwhile"),
+        warmed=frozenset(name for name, (_, _, tunes) in select.items() if tunes == "before"),
         tokens_a_row=tokens[-1] / lengths[-1],
         rows=round(ground.plan.sub_pool * len(ground.train)),
         items={task.name: len(task.items or ()) for task in ground.tasks},
@@ -124,13 +131,17 @@ def forecast(ground: Ground, lab: Lab) -> Forecast:
 
 
 def announce_bill(words: Mapping[str, Any], runs: int, at_once: int = 1) -> str:
-    """The predicted bill in a sentence; `at_once` runs are tuned and read, and loops choose, side by side."""
+    """The predicted bill in a sentence, for so many runs side by side."""
     parts = (("select", "choosing"), ("tune", "tuning"), ("read", "reading"))
     said = ", ".join(f"{duration(words[f'{step}_seconds'])} {name}" for step, name in parts)
+    took = duration(elapsed(words, at_once)) + " on this machine" + (f", {at_once} at once" if at_once > 1 else "")
+    return f"{runs} runs will take about {took}, if nothing is stored: {said} in all"
+
+
+def elapsed(words: Mapping[str, Any], at_once: int = 1) -> float:
+    """Seconds from start to end where `at_once` runs are tuned and read, and loops choose, side by side."""
     apart = words["tune_seconds"] + words["read_seconds"] + words["loops_seconds"]
-    elapsed = words["seconds"] - apart + apart / at_once
-    where = "on this machine" + (f", {at_once} at once" if at_once > 1 else "")
-    return f"{runs} runs will take about {duration(elapsed)} {where}, if nothing is stored: {said} in all"
+    return float(words["seconds"] - apart + apart / at_once)
 
 
 def duration(seconds: float) -> str:
@@ -186,20 +197,25 @@ def _probe_budget(ground: Ground, rows: int) -> str:
 
 def _select_line(
     ground: Ground, arm: Arm, rows: np.ndarray, lab: Lab, probes: list[Lab]
-) -> tuple[Line, float, bool] | None:
-    """What choosing takes, on two small pools, the bytes a row of what it measures, and whether it tunes meanwhile."""
-    seconds, sizes, row_bytes, loops = [], [], 0.0, False
+) -> tuple[Line, float, Tunes] | None:
+    """What choosing takes, on two small pools, the bytes a row of what it measures, and when it tunes, if it does."""
+    seconds, sizes, row_bytes = [], [], 0.0
+    tunes: Tunes = "never"
     for count in ROWS:
         some = np.sort(rows[:count])
         budget = _probe_budget(ground, len(some))
         small = replace(ground, train=some, plan=replace(ground.plan, budgets=(budget,), primary_budget=None))
         probe = _lab(lab, probes)
         try:
-            loops = by_method(small, Run(arm, budget, 0), some, probe, seed=0).rounds[-1].model is not None
+            done = by_method(small, Run(arm, budget, 0), some, probe, seed=0)
         except (CoretuneError, ValueError) as error:
             log.warning("what %s will take is not predicted: on %d rows it says: %s", arm.name, count, error)
             return None
+        if done.rounds[-1].model is not None:
+            tunes = "meanwhile"
+        elif any(stage.name.startswith("tune ") for stage in probe.stages):
+            tunes = "before"
         seconds.append(cost_of_stages(probe.stages)["seconds"])
         sizes.append(len(some))
         row_bytes = sum(feature.nbytes / max(1, len(feature)) for _, feature in probe.measured)
-    return Line.through(sizes, seconds), row_bytes, loops
+    return Line.through(sizes, seconds), row_bytes, tunes
