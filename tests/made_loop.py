@@ -1,4 +1,4 @@
-"""A method that selects, tunes, looks and selects again, small enough for tests: the rows that it predicts worst."""
+"""Methods that tune, small enough for tests: one selects, tunes, looks and selects again, one tunes first, on all."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ class Worst:
     def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
         """In every round, the rows with the highest loss under the model of the round before."""
         chosen, adapter = Selection.of([]), None
-        tuning = Tuning(
-            self.model, rank=2, learning_rate=5e-3, epochs=1, batch_rows=32, max_tokens=64, precision="float32"
-        )
+        tuning = small_tuning(self.model)
         for part in budget.rounds(self.parts):
             loss = lab.features(AnswerLoss(self.model, adapter=adapter, precision="float32"), pool).array()
             left = np.where(np.isin(np.arange(len(pool)), chosen.rows), -np.inf, loss)
@@ -50,3 +48,21 @@ class Worst:
             tuned = tuned_on(tuning, pool, chosen.rows, lab, seed=7)
             adapter = adapter_of(tuned)
             yield Round(chosen, model=tuned, columns={"loss": loss})
+
+
+@dataclass(frozen=True)
+class First:
+    """Options of the method."""
+
+    model: str
+    """The model that is tuned."""
+
+    def rounds(self, pool: Pool, budget: Budget, lab: Lab, rng: np.random.Generator) -> Iterator[Round]:
+        """One round: the rows with the highest loss under a model that was tuned on all of them."""
+        adapter = adapter_of(tuned_on(small_tuning(self.model), pool, np.arange(len(pool)), lab, seed=7))
+        loss = lab.features(AnswerLoss(self.model, adapter=adapter, precision="float32"), pool).array()
+        yield Round(budget.fill(lambda k, _: top(loss, k), rng))
+
+
+def small_tuning(model: str) -> Tuning:
+    return Tuning(model, rank=2, learning_rate=5e-3, epochs=1, batch_rows=32, max_tokens=64, precision="float32")

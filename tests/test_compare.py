@@ -20,12 +20,13 @@ from coretune.compare.arms import arm_of, controls_for
 from coretune.compare.bill import bill
 from coretune.compare.choosing import seed_of
 from coretune.compare.equal_compute import times_longer
-from coretune.compare.forecast import Line, announce_bill
+from coretune.compare.forecast import Line, announce_bill, forecast
 from coretune.compare.ground import lay
 from coretune.compare.results import Scores
 from coretune.compare.running import Course
 from coretune.compare.sizes import _at_equal_compute, full_estimate
 from coretune.compare.wording import sentence_of, unequal_of
+from coretune.compare.working import ChoiceJob
 from coretune.errors import CoretuneError, FolderError, UnmetBudget
 from coretune.lab import Lab
 from tests.made_pools import records, write_jsonl
@@ -405,7 +406,7 @@ def test_a_line_through_probes() -> None:
 
 
 def test_the_bill_beforehand_says_how_much_runs_side_by_side() -> None:
-    steps = {"select_seconds": 100.0, "tune_seconds": 60.0, "read_seconds": 20.0, "loops_seconds": 80.0}
+    steps = {"select_seconds": 100.0, "tune_seconds": 60.0, "read_seconds": 20.0, "apart_seconds": 80.0}
     words = {"seconds": 180.0, **steps}
     assert announce_bill(words, 9).startswith("9 runs will take about 3 min on this machine, if")
     said = announce_bill(words, 9, at_once=4)  # 20 s of choosing are shared
@@ -530,6 +531,25 @@ def test_workers_choose_for_arms_that_tune_meanwhile(
         monkeypatch.setattr(running, "SENT", 0)  # pools that are too large are not sent
         compare(plan, tmp_path / "here", Lab(tmp_path / "store"), engine=engine)
     assert "tests.made_loop:Worst" in chose
+
+
+def test_what_is_tuned_first_is_shared_by_the_budgets_of_a_seed(tmp_path: Path, pool_file: str, model: str) -> None:
+    plan = plan_of(pool_file, model, methods=("tests.made_loop:First",), budgets=("10%", "20%"), controls=("random",))
+    ground, lab = lay(plan, Lab(tmp_path / "store")), Lab(tmp_path / "store")
+    lines = forecast(ground, lab)
+    assert lines.warmed == {"tests.made_loop:First"} and not lines.loops
+    sizes: list[int] = []
+
+    def engine(fn: Any, jobs: Any) -> Any:
+        asked = list(jobs)
+        sizes.extend(len(job.runs) for job in asked if isinstance(job, ChoiceJob))
+        return map(fn, asked)
+
+    course = Course(ground, tmp_path / "out", lab, engine, warmed=lines.warmed)
+    done = course.carried_out([run for run in ground.runs if run.arm.name in lines.warmed])
+    assert sizes == [2] * plan.seeds and len(done) == 2 * plan.seeds and not course.failed
+    tuned = [stage for stage in course.lab.stages if stage.name.startswith("tune ")]
+    assert not tuned  # by none but the workers
 
 
 def test_a_worker_that_cannot_choose_leaves_the_arm_out(tmp_path: Path, pool_file: str, model: str) -> None:

@@ -18,8 +18,8 @@ LATER = (EVERY_EPOCH, LENGTH_MATCHED)  # they wait for the length of the tuning,
 def unmet_budgets(course: Course, lines: Forecast) -> list[str]:
     """Choose for all runs that choose soon; returns a line for each arm and budget that is more than there is.
 
-    What is chosen is kept for the run's turn. An arm chooses soon if it does not tune meanwhile and takes no longer
-    than the baselines do to be tuned and read: dearer ones wait until what can be detected is known. An arm that the
+    What is chosen is kept for the run's turn. An arm chooses soon if it tunes nothing for it and takes no longer than
+    the baselines do to be tuned and read: dearer ones wait until what can be detected is known. An arm that the
     forecast knows nothing of is tried. Other errors are left to the arm's turn.
     """
     ground = course.ground
@@ -48,7 +48,7 @@ def refusal(unmet: Sequence[str]) -> str:
 
 def _soon(arm: Arm, lines: Forecast, waits: float) -> bool:
     """Whether an arm is to choose before anything is tuned."""
-    if arm.method in LATER or arm.name in lines.loops:
+    if arm.method in LATER or arm.name in lines.loops | lines.warmed:
         return False
     line = lines.select.get(arm.name)
     return line is None or line.at(lines.rows) <= waits

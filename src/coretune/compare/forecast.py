@@ -74,17 +74,18 @@ class Forecast:
             "read": sum(each.at(self.items[name]) for name, each in self.read.items()),
         }
 
+    def paid_as(self, run: Run) -> str | tuple[str, int] | Run:
+        """What a run's choice is paid for with: once for an arm, once for each of its seeds, or for every run."""
+        name = run.arm.name
+        return run if name in self.loops else (name, run.seed) if name in self.warmed else name
+
     def words(self, ground: Ground) -> dict[str, Any]:
         """The bill of a whole comparison, as `verdict.json` has it. What runs share is counted once, for choosing."""
         lines = [{"arm": run.arm.name, "budget": run.budget, **self.of(ground, run)} for run in ground.runs]
-        loops = sum(line["select"] for line in lines if line["arm"] in self.loops)
-        shared = {
-            (run.arm.name, run.seed if run.arm.name in self.warmed else 0): line["select"]
-            for run, line in zip(ground.runs, lines, strict=True)
-            if run.arm.name not in self.loops
-        }
+        choices = {self.paid_as(run): line["select"] for run, line in zip(ground.runs, lines, strict=True)}
+        apart = sum(seconds for paid, seconds in choices.items() if not isinstance(paid, str))
         steps = {
-            "select": sum(shared.values()) + loops,
+            "select": sum(choices.values()),
             "tune": sum(line["tune"] for line in lines),
             "read": sum(line["read"] for line in lines),
         }
@@ -92,7 +93,7 @@ class Forecast:
         first = [next(each for each in lines if (each["arm"], each["budget"]) == key) for key in keys]
         stages = [{f"{k}_seconds" if k in steps else k: v for k, v in each.items()} for each in first]
         said = {"seconds": sum(steps.values()), **{f"{k}_seconds": v for k, v in steps.items()}}
-        return said | {"loops_seconds": loops, "stages": stages}
+        return said | {"apart_seconds": apart, "stages": stages}
 
 
 def forecast(ground: Ground, lab: Lab) -> Forecast:
@@ -139,8 +140,8 @@ def announce_bill(words: Mapping[str, Any], runs: int, at_once: int = 1) -> str:
 
 
 def elapsed(words: Mapping[str, Any], at_once: int = 1) -> float:
-    """Seconds from start to end where `at_once` runs are tuned and read, and loops choose, side by side."""
-    apart = words["tune_seconds"] + words["read_seconds"] + words["loops_seconds"]
+    """Seconds from start to end where `at_once` runs are tuned and read, and choices that tune made, side by side."""
+    apart = words["tune_seconds"] + words["read_seconds"] + words["apart_seconds"]
     return float(words["seconds"] - apart + apart / at_once)
 
 

@@ -72,7 +72,8 @@ class Setting:
 class Course:
     """A comparison under way, in the folder `out`. `settings` says how every budget is tuned.
 
-    `loops` names the arms that tune while they choose, which the workers of `engine` then do.
+    `loops` names the arms that tune while they choose, `warmed` those that tune before; the workers of `engine` then
+    choose for them.
     """
 
     ground: Ground
@@ -80,6 +81,7 @@ class Course:
     lab: Lab
     engine: Engine | None = None
     loops: frozenset[str] = frozenset()
+    warmed: frozenset[str] = frozenset()
     settings: dict[str, Setting] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # arms that could not be run, and why
     _chosen: dict[Run, tuple[Path, Chosen | None]] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class Course:
         self, runs: Sequence[Run], settings: Sequence[Setting] | None = None, tasks: Sequence[Asked] | None = None
     ) -> list[Done]:
         """Choose, tune and read; arms that cannot be run are noted in `failed` and left out."""
-        self._have_loops_chosen(runs)
+        self._have_chosen(runs)
         done = []
         for number, run in enumerate(runs):
             found = self.chosen(run)
@@ -164,20 +166,30 @@ class Course:
         write_chosen(folder / "chosen", found, lab.stages)
         return found
 
-    def _have_loops_chosen(self, runs: Sequence[Run]) -> None:
-        """Have the engine's workers choose for arms that tune meanwhile: their runs share nothing with each other."""
+    def _have_chosen(self, runs: Sequence[Run]) -> None:
+        """Have the engine's workers choose for arms that tune a model first, or meanwhile.
+
+        What tunes meanwhile shares nothing with other runs; what tunes first shares it with all budgets of its seed.
+        """
         if self.engine is None or self.ground.pool.table.nbytes > SENT:
             return
-        looping = [run for run in dict.fromkeys(runs) if run.arm.name in self.loops and run.arm.name not in self.failed]
-        folders = [(run, self._folder(run)) for run in looping]
-        missing = [(run, folder) for run, folder in folders if run not in self._chosen and _choice_in(folder) is None]
+        missing: dict[Any, list[tuple[Run, float, Path]]] = {}
+        for run in dict.fromkeys(runs):
+            name = run.arm.name
+            if name not in self.loops | self.warmed or name in self.failed or run in self._chosen:
+                continue
+            folder = self._folder(run)
+            if _choice_in(folder) is not None:
+                continue
+            key = run if name in self.loops else (name, run.seed)
+            missing.setdefault(key, []).append((run, self._setting(run).epochs, folder))
         light = replace(self.ground, tasks=(), dev=None, leaks={})
-        jobs = [ChoiceJob(light, run, self._setting(run).epochs, folder, self.lab.store) for run, folder in missing]
-        for count, ((run, _), why) in enumerate(zip(missing, self.engine(choose_there, jobs), strict=True), 1):
+        jobs = [ChoiceJob(light, tuple(each), self.lab.store) for each in missing.values()]
+        for count, (job, why) in enumerate(zip(jobs, self.engine(choose_there, jobs), strict=True), 1):
             if why is not None:
-                self._fail(run, why)
+                self._fail(job.runs[0][0], why)
             if self.lab.progress is not None:
-                self.lab.progress("choices of loops", count, len(missing))
+                self.lab.progress("choices that need a tuning", count, len(jobs))
 
     def _matched_to(self, run: Run) -> list[tuple[Path, Chosen | None]]:
         """The choices of the methods that a length-matched draw is matched to. Raises `ValueError` for none."""

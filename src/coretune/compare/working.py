@@ -1,6 +1,6 @@
 """One run carried out: tuned on what was chosen, and read by every task. It runs here or in a worker process.
 
-Arms that tune while they choose may choose in a worker too.
+Arms that tune before they choose, or meanwhile, may choose in a worker too.
 """
 
 from __future__ import annotations
@@ -56,22 +56,21 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class ChoiceJob:
-    """A run that is to choose, for a tuning of so many epochs; its choice is written under `folder`."""
+    """Runs that are to choose, one after the other: each for a tuning of so many epochs, written under a folder."""
 
     ground: Ground
-    run: Run
-    epochs: float
-    folder: Path
+    runs: tuple[tuple[Run, float, Path], ...]
     store: Path
 
 
 def choose_there(job: ChoiceJob) -> str | None:
-    """Choose, and write the choice down. Returns why it cannot be done, where it cannot."""
-    lab = Lab(job.store)
-    try:
-        write_chosen(job.folder / "chosen", choose(job.ground, job.run, lab, job.epochs), lab.stages)
-    except (CoretuneError, ValueError) as error:
-        return str(error)
+    """Choose, and write the choices down. Returns why it cannot be done, where it cannot."""
+    for run, epochs, folder in job.runs:
+        lab = Lab(job.store)
+        try:
+            write_chosen(folder / "chosen", choose(job.ground, run, lab, epochs), lab.stages)
+        except (CoretuneError, ValueError) as error:
+            return str(error)
     return None
 
 
