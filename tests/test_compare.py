@@ -545,7 +545,7 @@ def test_what_is_tuned_first_is_shared_by_the_budgets_of_a_seed(tmp_path: Path, 
         sizes.extend(len(job.runs) for job in asked if isinstance(job, ChoiceJob))
         return map(fn, asked)
 
-    course = Course(ground, tmp_path / "out", lab, engine, warmed=lines.warmed)
+    course = Course(ground, tmp_path / "out", lab, engine, lines.paid_as)
     done = course.carried_out([run for run in ground.runs if run.arm.name in lines.warmed])
     assert sizes == [2] * plan.seeds and len(done) == 2 * plan.seeds and not course.failed
     tuned = [stage for stage in course.lab.stages if stage.name.startswith("tune ")]
@@ -555,10 +555,10 @@ def test_what_is_tuned_first_is_shared_by_the_budgets_of_a_seed(tmp_path: Path, 
 def test_a_worker_that_cannot_choose_leaves_the_arm_out(tmp_path: Path, pool_file: str, model: str) -> None:
     plan = plan_of(pool_file, model, methods=("tests.made_loop:Worst",), controls=("untuned", "random"))
     course = Course(lay(plan, Lab(tmp_path / "store")), tmp_path / "out", Lab(tmp_path / "store"), map)
-    course.loops = frozenset(plan.methods)
+    course.paid_as = lambda run: run
     wrong = dataclasses.replace(course.ground, train=course.ground.train[:3])
     course.ground = wrong
-    assert course.carried_out([run for run in wrong.runs if run.arm.name in course.loops]) == []
+    assert course.carried_out([run for run in wrong.runs if run.arm.name in plan.methods]) == []
     assert list(course.failed) == ["tests.made_loop:Worst"] and course.failed["tests.made_loop:Worst"]
 
 

@@ -78,7 +78,7 @@ def compare(
     predicted = lines.words(ground)
     log.info("%s", announce_bill(predicted, len(ground.runs), getattr(engine, "at_once", 1)))
     _write_plan(out, tables := tables | {"predicted": predicted})
-    course = Course(ground, out, lab, engine, lines.loops, lines.warmed)
+    course = Course(ground, out, lab, engine, lines.paid_as)
     unmet = unmet_budgets(course, lines)
     if unmet and not leave_out_unmet:
         raise UnmetBudget(refusal(unmet))

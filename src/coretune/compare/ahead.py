@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from coretune.compare.arms import EVERY_EPOCH, LENGTH_MATCHED, RANDOM, UNTUNED, Arm
+from coretune.compare.arms import EVERY_EPOCH, LENGTH_MATCHED, RANDOM, UNTUNED, Run
 from coretune.compare.forecast import Forecast
 from coretune.compare.running import Course
 from coretune.errors import CoretuneError, UnmetBudget
@@ -28,7 +28,7 @@ def unmet_budgets(course: Course, lines: Forecast) -> list[str]:
     waits = sum(sum(lines.of(ground, run).values()) for run in ground.runs if run.arm.name in (UNTUNED, RANDOM))
     for run in ground.runs:
         key = run.arm.name, run.budget
-        if key in unmet or run.arm.name in broken or not run.arm.chooses or not _soon(run.arm, lines, waits):
+        if key in unmet or run.arm.name in broken or not run.arm.chooses or not _soon(run, lines, waits):
             continue
         try:
             course.choice(run)
@@ -46,9 +46,9 @@ def refusal(unmet: Sequence[str]) -> str:
     return f"nothing was tuned, since not every arm can meet every budget:\n{listed}"
 
 
-def _soon(arm: Arm, lines: Forecast, waits: float) -> bool:
-    """Whether an arm is to choose before anything is tuned."""
-    if arm.method in LATER or arm.name in lines.loops | lines.warmed:
+def _soon(run: Run, lines: Forecast, waits: float) -> bool:
+    """Whether a run is to choose before anything is tuned."""
+    if run.arm.method in LATER or not isinstance(lines.paid_as(run), str):
         return False
-    line = lines.select.get(arm.name)
+    line = lines.select.get(run.arm.name)
     return line is None or line.at(lines.rows) <= waits

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -72,16 +73,15 @@ class Setting:
 class Course:
     """A comparison under way, in the folder `out`. `settings` says how every budget is tuned.
 
-    `loops` names the arms that tune while they choose, `warmed` those that tune before; the workers of `engine` then
-    choose for them.
+    `paid_as` says what a run's choice is paid for with (`Forecast.paid_as`): where that is no arm's name, the arm tunes
+    for it, and the workers of `engine` choose.
     """
 
     ground: Ground
     out: Path
     lab: Lab
     engine: Engine | None = None
-    loops: frozenset[str] = frozenset()
-    warmed: frozenset[str] = frozenset()
+    paid_as: Callable[[Run], Hashable] = operator.attrgetter("arm.name")
     settings: dict[str, Setting] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # arms that could not be run, and why
     _chosen: dict[Run, tuple[Path, Chosen | None]] = field(default_factory=dict)
@@ -173,16 +173,14 @@ class Course:
         """
         if self.engine is None or self.ground.pool.table.nbytes > SENT:
             return
-        missing: dict[Any, list[tuple[Run, float, Path]]] = {}
+        missing: dict[Hashable, list[tuple[Run, float, Path]]] = {}
         for run in dict.fromkeys(runs):
-            name = run.arm.name
-            if name not in self.loops | self.warmed or name in self.failed or run in self._chosen:
+            paid = self.paid_as(run)
+            if isinstance(paid, str) or run.arm.name in self.failed or run in self._chosen:
                 continue
             folder = self._folder(run)
-            if _choice_in(folder) is not None:
-                continue
-            key = run if name in self.loops else (name, run.seed)
-            missing.setdefault(key, []).append((run, self._setting(run).epochs, folder))
+            if _choice_in(folder) is None:
+                missing.setdefault(paid, []).append((run, self._setting(run).epochs, folder))
         light = replace(self.ground, tasks=(), dev=None, leaks={})
         jobs = [ChoiceJob(light, tuple(each), self.lab.store) for each in missing.values()]
         for count, (job, why) in enumerate(zip(jobs, self.engine(choose_there, jobs), strict=True), 1):

@@ -70,7 +70,7 @@ def choose_there(job: ChoiceJob) -> str | None:
         try:
             write_chosen(folder / "chosen", choose(job.ground, run, lab, epochs), lab.stages)
         except (CoretuneError, ValueError) as error:
-            return str(error)
+            return f"at {run.budget}: {error}" if len(job.runs) > 1 else str(error)
     return None
 
 
